@@ -1,0 +1,208 @@
+"""Takes events from one durable JetStream consumer and commits the effect of each exactly once.
+
+The effect and the event's id in the inbox are one transaction, so that a repeat finds the id and does nothing. An
+event that cannot be understood, or fails too often for a reason of its own, becomes a dead letter; a fault of the
+surroundings (database or stream down) never counts against it. A run of dead letters stops the consumer: better late
+than emptied by a bad deploy.
+"""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from opentelemetry.trace import SpanKind
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis.database import Database
+from chassis.deadline import bounded
+from chassis.errors import KeyferryError, ServiceUnavailable
+from chassis.events import Event, MalformedEvent
+from chassis.failpoints import FailpointError, failpoint
+from chassis.metrics import CONSUMER_STOPPED, EVENTS_HANDLED
+from chassis.tables import DEAD_LETTER, INBOX
+from chassis.tracing import extract_trace, span
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 32
+FETCH_SECONDS = 2.0
+# Below the ack_wait of deploy/nats/streams.yaml, so that an event is not delivered again while it is being handled.
+HANDLE_SECONDS = 20.0
+# Deliveries of one event that may fail for a reason of its own before it is a dead letter.
+MOST_DELIVERIES = 8
+MOST_DEAD_IN_A_ROW = 10
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+# A pull subscription can go deaf after a server restart without saying so; renewing it costs one round trip.
+RENEW_AFTER_IDLE_FETCHES = 5
+PAUSE_SECONDS = 1.0
+
+M = TypeVar("M", bound=Message)
+HandlerFunction = Callable[[Event, M, AsyncConnection], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler(Generic[M]):
+    """What to do with one type of event. The function writes through its connection, and does nothing else."""
+
+    message_class: type[M]
+    function: HandlerFunction[M]
+
+
+class Consumer:
+    """One durable consumer, declared in deploy/nats/streams.yaml. Any number of replicas may run it."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        database: Database,
+        stream: str,
+        name: str,
+        handlers: Mapping[str, Handler[Message]],
+    ) -> None:
+        """Map full type names to handlers; an event of another type is a dead letter."""
+        self._client = client
+        self._stream = client.jetstream()
+        self._database = database
+        self._stream_name = stream
+        self._name = name
+        self._handlers = handlers
+        self._dead_in_a_row = 0
+
+    async def run(self) -> None:
+        """Handle events until canceled, or until too many in a row were dead letters."""
+        CONSUMER_STOPPED.labels(self._name).set(0)
+        while True:
+            try:
+                await self._subscribe_and_handle()
+            except (NatsError, TimeoutError, OSError, ServiceUnavailable) as error:
+                logger.warning("consuming is held up", consumer=self._name, kind=type(error).__name__)
+                await asyncio.sleep(PAUSE_SECONDS)
+            if self._dead_in_a_row >= MOST_DEAD_IN_A_ROW:
+                CONSUMER_STOPPED.labels(self._name).set(1)
+                logger.error("consumer stopped after a run of dead letters", consumer=self._name)
+                await asyncio.Event().wait()
+
+    async def _subscribe_and_handle(self) -> None:
+        subscription = await self._stream.pull_subscribe_bind(self._name, stream=self._stream_name)
+        idle = 0
+        reconnects = self._client.stats["reconnects"]
+        try:
+            while (
+                idle < RENEW_AFTER_IDLE_FETCHES
+                and self._dead_in_a_row < MOST_DEAD_IN_A_ROW
+                and self._client.stats["reconnects"] == reconnects
+            ):
+                try:
+                    messages = await subscription.fetch(BATCH, timeout=FETCH_SECONDS)
+                except TimeoutError:
+                    idle += 1
+                    continue
+                idle = 0
+                await asyncio.gather(*(self._take(message) for message in messages))
+        finally:
+            try:
+                await subscription.unsubscribe()
+            except NatsError:
+                logger.debug("subscription was gone already", consumer=self._name)
+
+    async def _take(self, message: Msg) -> None:
+        deliveries = message.metadata.num_delivered or 1
+        outcome = "done"
+        try:
+            event = Event.parse(subject=message.subject, headers=message.headers, data=message.data)
+            outcome = await self._handle(event, deliveries)
+            self._dead_in_a_row = 0
+            await message.ack()
+        except (ServiceUnavailable, FailpointError, TimeoutError, NatsError, OSError) as error:
+            outcome = "retried"
+            await self._retry(message, deliveries, error)
+        except (MalformedEvent, DecodeError) as error:
+            outcome = await self._bury(message, deliveries, str(error) or type(error).__name__)
+        except Exception as error:  # an event must not stop the consumer
+            if isinstance(error, KeyferryError) and error.code.name in {
+                "UNAVAILABLE",
+                "DEADLINE_EXCEEDED",
+                "ABORTED",
+            }:
+                outcome = "retried"
+                await self._retry(message, deliveries, error)
+            elif deliveries >= MOST_DELIVERIES or isinstance(error, KeyferryError):
+                outcome = await self._bury(message, deliveries, _reason(error))
+            else:
+                outcome = "retried"
+                logger.exception("event failed", consumer=self._name, deliveries=deliveries)
+                await self._retry(message, deliveries, error)
+        EVENTS_HANDLED.labels(self._name, outcome).inc()
+
+    async def _handle(self, event: Event, deliveries: int) -> str:
+        if deliveries > MOST_DELIVERIES * 2:
+            # It never got as far as failing in an orderly way: it takes the process down with it.
+            raise MalformedEvent("delivered too often without an answer")
+        handler = self._handlers.get(event.type_name)
+        if handler is None:
+            raise MalformedEvent(f"type {event.type_name} is not taken by this consumer")
+        body = handler.message_class.FromString(event.data)
+        with span(f"handle {event.subject}", kind=SpanKind.CONSUMER, parent=extract_trace(event.trace)):
+            async with bounded(HANDLE_SECONDS), self._database.transaction() as connection:
+                fresh = await connection.execute(
+                    insert(INBOX)
+                    .values(consumer=self._name, event_id=event.event_id)
+                    .on_conflict_do_nothing()
+                    .returning(INBOX.c.event_id)
+                )
+                if fresh.first() is None:
+                    return "repeated"
+                await handler.function(event, body, connection)
+                await failpoint("consumer.before_commit")
+            await failpoint("consumer.after_commit")
+        return "done"
+
+    async def _retry(self, message: Msg, deliveries: int, error: BaseException) -> None:
+        delay = RETRY_SECONDS[min(deliveries, len(RETRY_SECONDS)) - 1]
+        logger.warning("event is tried again later", consumer=self._name, kind=type(error).__name__, seconds=delay)
+        await message.nak(delay=delay)
+
+    async def _bury(self, message: Msg, deliveries: int, reason: str) -> str:
+        headers = dict(message.headers or {})
+        # Not the stream's sequence: a stream that is created anew counts from one again.
+        event_id = headers.get("ce-id") or f"sha256:{hashlib.sha256(message.data).hexdigest()}"
+        row = {
+            "dead_letter_id": uuid.uuid4(),
+            "consumer": self._name,
+            "event_id": event_id,
+            "subject": message.subject,
+            "headers": headers,
+            "data": message.data,
+            "reason": reason,
+            "deliveries": deliveries,
+        }
+        try:
+            async with self._database.transaction() as connection:
+                statement = (
+                    insert(DEAD_LETTER).values(row).on_conflict_do_nothing(index_elements=["consumer", "event_id"])
+                )
+                await connection.execute(statement)
+        except ServiceUnavailable as error:
+            await self._retry(message, deliveries, error)
+            return "retried"
+        self._dead_in_a_row += 1
+        logger.error("event became a dead letter", consumer=self._name, event_id=event_id, reason=reason)
+        await message.term()
+        return "dead"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyferryError):
+        return f"{error.reason}: {error.message}"
+    # The text of an unknown exception may hold anything.
+    return type(error).__name__

@@ -1,0 +1,47 @@
+"""Collects every fault of a request, so that its caller mends them in one go."""
+
+import re
+import uuid
+
+from chassis.errors import FieldViolation, InvalidRequest
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class Faults:
+    """Faults found so far. `raise_if_any` at the end of a conversion."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Note a fault: the field's path, and what it must be."""
+        self._violations.append(FieldViolation(field, description))
+
+    def require(self, field: str, value: str, *, longest: int = 255) -> str:
+        """Demand text of 1 to `longest` characters."""
+        if not value:
+            self.add(field, "is required")
+        elif len(value) > longest:
+            self.add(field, f"must have at most {longest} characters")
+        return value
+
+    def identifier(self, field: str, value: str, *, longest: int = 64) -> str:
+        """Demand 1 to `longest` letters, digits, dots, underscores and hyphens."""
+        if value and not IDENTIFIER.fullmatch(value):
+            self.add(field, "may hold letters, digits, dots, underscores and hyphens only")
+            return value
+        return self.require(field, value, longest=longest)
+
+    def request_id(self, value: str) -> str:
+        """Demand a UUID in `request_id`."""
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            self.add("request_id", "must be a UUID, kept by the caller so that it can repeat the request")
+            return value
+
+    def raise_if_any(self) -> None:
+        """Raise InvalidRequest with every fault noted."""
+        if self._violations:
+            raise InvalidRequest.of_all(self._violations)

@@ -1,0 +1,86 @@
+"""A loop that claims due work from the database in batches and handles it with bounded concurrency."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from chassis.database import Wakeup
+from chassis.errors import ServiceUnavailable
+from chassis.metrics import TASK_FAILURES
+
+logger = structlog.get_logger(__name__)
+
+FAILURE_PAUSE_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class ClaimLoop(Generic[T]):
+    """Claims what is due and hands each piece to `handle`.
+
+    `claim(limit)` commits a lease on each piece it returns, longer than `handle_seconds`: a piece whose handling
+    fails or
+    whose process dies is claimed again when the lease ends, by any replica. `handle` gives up by `handle_seconds`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        claim: Callable[[int], Awaitable[Sequence[T]]],
+        handle: Callable[[T], Awaitable[None]],
+        handle_seconds: float,
+        concurrency: int = 16,
+        idle_seconds: float = 0.5,
+    ) -> None:
+        self._name = name
+        self._claim = claim
+        self._handle = handle
+        self._handle_seconds = handle_seconds
+        self._concurrency = concurrency
+        self._idle_seconds = idle_seconds
+        self._running: set[asyncio.Task[None]] = set()
+        self.wakeup = Wakeup()
+
+    async def run(self) -> None:
+        """Work until canceled; what is being handled then is canceled too, and its lease runs out."""
+        try:
+            while True:
+                free = self._concurrency - len(self._running)
+                claimed = await self._claim_some(free) if free else ()
+                for piece in claimed:
+                    task = asyncio.create_task(self._handle_one(piece))
+                    self._running.add(task)
+                    task.add_done_callback(self._done)
+                if len(claimed) < max(free, 1):
+                    await self.wakeup.wait(self._idle_seconds)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        was_full = len(self._running) >= self._concurrency
+        self._running.discard(task)
+        if was_full:
+            self.wakeup.set()
+
+    async def _claim_some(self, limit: int) -> Sequence[T]:
+        try:
+            return await self._claim(limit)
+        except ServiceUnavailable as error:
+            logger.warning("claiming is held up", loop=self._name, why=error.message)
+            await asyncio.sleep(FAILURE_PAUSE_SECONDS)
+            return ()
+
+    async def _handle_one(self, piece: T) -> None:
+        try:
+            async with asyncio.timeout(self._handle_seconds):
+                await self._handle(piece)
+        except (ServiceUnavailable, TimeoutError) as error:
+            logger.warning("work is taken up again when its lease ends", loop=self._name, kind=type(error).__name__)
+        except Exception:  # one bad piece must not stop the loop
+            TASK_FAILURES.labels(self._name).inc()
+            logger.exception("work failed unexpectedly", loop=self._name)
