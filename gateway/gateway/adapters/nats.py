@@ -1,0 +1,51 @@
+"""Accepted webhooks, into JetStream."""
+
+import asyncio
+from datetime import timedelta
+
+from chassis.clock import Clock
+from chassis.errors import ServiceUnavailable
+from chassis.events import Event, derived_event_id
+from chassis.jetstream import Publisher, connect_nats
+
+from gateway.convert import hint_to_proto
+from gateway.domain.webhook import WebhookHint
+from gateway.errors import EventsUnavailable
+
+SUBJECT = "kinguin.webhook.received"
+_RETRY_AFTER = timedelta(seconds=5)
+
+
+class NatsWebhooks:
+    """Implements `WebhookSink`. Pages are served with NATS down: the connection is made beside them, not before."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+        self._publisher: Publisher | None = None
+
+    async def keep_connected(self) -> None:
+        """Hold the connection until cancelled."""
+        async with connect_nats(self._url, name="edge") as client:
+            self._publisher = Publisher(client)
+            await asyncio.Event().wait()
+
+    async def publish(self, hint: WebhookHint) -> None:
+        """Return once JetStream has stored the hint; a repeat of the same news has the same event id."""
+        if self._publisher is None:
+            raise EventsUnavailable("nats is not connected; send the webhook again", retry_after=_RETRY_AFTER)
+        now = self._clock.now()
+        event = Event.of(
+            hint_to_proto(hint, now),
+            event_id=derived_event_id("kinguin webhook", *hint.identity),
+            subject=SUBJECT,
+            source="edge",
+            about=hint.supplier_order_id or hint.product_id,
+            time=now,
+        )
+        try:
+            await self._publisher.publish_event(event)
+        except ServiceUnavailable as error:
+            raise EventsUnavailable(
+                "the webhook could not be stored; send it again", retry_after=_RETRY_AFTER
+            ) from error

@@ -1,0 +1,1 @@
+"""What the edge itself decides, without any input or output: standard library only."""

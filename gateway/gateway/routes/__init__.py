@@ -1,0 +1,1 @@
+"""The addresses of the edge: parse, ask a port, render. No rules."""
