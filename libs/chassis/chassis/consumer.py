@@ -9,15 +9,16 @@ than emptied by a bad deploy.
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,6 +28,7 @@ from chassis.deadline import bounded
 from chassis.errors import KeyferryError, ServiceUnavailable
 from chassis.events import Event, MalformedEvent
 from chassis.failpoints import FailpointError, failpoint
+from chassis.jetstream import check_connected
 from chassis.metrics import CONSUMER_STOPPED, EVENTS_HANDLED
 from chassis.tables import DEAD_LETTER, INBOX
 from chassis.tracing import extract_trace, span
@@ -43,6 +45,7 @@ MOST_DEAD_IN_A_ROW = 10
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # A pull subscription can go deaf after a server restart without saying so; renewing it costs one round trip.
 RENEW_AFTER_IDLE_FETCHES = 5
+LATE_SECONDS = 0.05
 PAUSE_SECONDS = 1.0
 
 M = TypeVar("M", bound=Message)
@@ -67,7 +70,7 @@ class Consumer:
         database: Database,
         stream: str,
         name: str,
-        handlers: Mapping[str, Handler[Message]],
+        handlers: Mapping[str, Handler[Any]],
     ) -> None:
         """Map full type names to handlers; an event of another type is a dead letter."""
         self._client = client
@@ -93,6 +96,8 @@ class Consumer:
                 await asyncio.Event().wait()
 
     async def _subscribe_and_handle(self) -> None:
+        # A request made while disconnected is sent on reconnecting, when nobody waits for its answer any more.
+        check_connected(self._client)
         subscription = await self._stream.pull_subscribe_bind(self._name, stream=self._stream_name)
         idle = 0
         reconnects = self._client.stats["reconnects"]
@@ -100,20 +105,37 @@ class Consumer:
             while (
                 idle < RENEW_AFTER_IDLE_FETCHES
                 and self._dead_in_a_row < MOST_DEAD_IN_A_ROW
+                and self._client.is_connected
                 and self._client.stats["reconnects"] == reconnects
             ):
                 try:
                     messages = await subscription.fetch(BATCH, timeout=FETCH_SECONDS)
                 except TimeoutError:
-                    idle += 1
-                    continue
-                idle = 0
-                await asyncio.gather(*(self._take(message) for message in messages))
+                    messages = []
+                # The fetch also ends without messages when the server refuses it.
+                idle = 0 if messages else idle + 1
+                await self._take_all(messages)
         finally:
-            try:
-                await subscription.unsubscribe()
-            except NatsError:
-                logger.debug("subscription was gone already", consumer=self._name)
+            await self._leave(subscription)
+
+    async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
+        """Unsubscribe; what the server sent in the last moment would otherwise wait for its ack_wait."""
+        try:
+            await asyncio.sleep(LATE_SECONDS)
+            while subscription.pending_msgs and self._dead_in_a_row < MOST_DEAD_IN_A_ROW:
+                await self._take_all(await subscription.fetch(BATCH, timeout=LATE_SECONDS))
+            await subscription.unsubscribe()
+        except (NatsError, TimeoutError, OSError):
+            logger.debug("subscription was gone already", consumer=self._name)
+
+    async def _take_all(self, messages: Sequence[Msg]) -> None:
+        taken = asyncio.gather(*(self._take(message) for message in messages))
+        try:
+            await asyncio.shield(taken)
+        except asyncio.CancelledError:
+            # A drain finishes what was begun; given up, it would wait for its ack_wait before another replica has it.
+            await taken
+            raise
 
     async def _take(self, message: Msg) -> None:
         deliveries = message.metadata.num_delivered or 1

@@ -46,6 +46,8 @@ def _redact_value(name: str, value: object) -> object:
         return value
     if isinstance(value, (bytes, bytearray, memoryview, SecretBytes, Message)) or _SECRET_NAME.search(name):
         return REDACTED
+    if isinstance(value, BaseException):
+        return f"{type(value).__qualname__}{_safe_text(value)}"
     if isinstance(value, Mapping):
         return {str(key): _redact_value(str(key), item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -81,14 +83,7 @@ def describe_exception(error: BaseException) -> str:
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        says = (
-            f": {cause}"
-            if isinstance(cause, KeyferryError)
-            else f": {cause.strerror}"
-            if isinstance(cause, OSError)
-            else ""
-        )
-        lines.append(f"{type(cause).__module__}.{type(cause).__qualname__}{says}")
+        lines.append(f"{type(cause).__module__}.{type(cause).__qualname__}{_safe_text(cause)}")
         lines += [
             f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(cause.__traceback__)
         ]

@@ -1,7 +1,7 @@
 """Amounts of money: a currency of ISO 4217 and a whole number of its minor units."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, total_ordering
 
 import pycountry
 from keyferry.type.v1 import money_pb2
@@ -12,7 +12,8 @@ def _alphabetic_codes() -> frozenset[str]:
     return frozenset(currency.alpha_3 for currency in pycountry.currencies)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
+@dataclass(frozen=True, slots=True)
 class Money:
     """An amount in one currency. Comparing or adding two currencies is a mistake and raises ValueError."""
 
@@ -27,6 +28,11 @@ class Money:
         if self.currency_code != other.currency_code:
             raise ValueError(f"{self.currency_code} and {other.currency_code} do not add up")
         return Money(self.currency_code, self.minor_units + other.minor_units)
+
+    def __lt__(self, other: "Money") -> bool:
+        if self.currency_code != other.currency_code:
+            raise ValueError(f"{self.currency_code} and {other.currency_code} do not compare")
+        return self.minor_units < other.minor_units
 
 
 def money_to_proto(money: Money) -> money_pb2.Money:

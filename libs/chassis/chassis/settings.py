@@ -26,6 +26,8 @@ def _listen_address(text: str) -> str:
 
 
 def _addresses(text: object) -> tuple[str, ...]:
+    if isinstance(text, tuple):
+        return text
     parts = tuple(part.strip() for part in str(text).split(",") if part.strip())
     if not parts:
         raise ValueError("must be one or more host:port, separated by commas")
@@ -43,6 +45,8 @@ def _postgres_url(secret: SecretStr) -> SecretStr:
 
 
 def _name_list(text: object) -> tuple[str, ...]:
+    if isinstance(text, tuple):
+        return text
     return tuple(part.strip() for part in str(text).split(",") if part.strip())
 
 

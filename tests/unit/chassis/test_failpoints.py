@@ -1,0 +1,68 @@
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from chassis.failpoints import FailpointError, configure_failpoints, failpoint
+
+
+@pytest.fixture(autouse=True)
+def cleared() -> Iterator[None]:
+    yield
+    configure_failpoints("")
+
+
+async def visits(name: str, count: int) -> list[bool]:
+    failed = []
+    for _ in range(count):
+        try:
+            await failpoint(name)
+            failed.append(False)
+        except FailpointError:
+            failed.append(True)
+    return failed
+
+
+async def test_without_a_plan_nothing_happens() -> None:
+    configure_failpoints("")
+    assert await visits("area.step", 2) == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("area.step=error", [True, False, False]),
+        ("area.step=error@2", [False, True, False]),
+        ("area.step=error@*", [True, True, True]),
+        ("other.step=crash; area.step=error@3 ;", [False, False, True]),
+    ],
+)
+async def test_a_fault_happens_at_its_visit(spec: str, expected: list[bool]) -> None:
+    configure_failpoints(spec)
+    assert await visits("area.step", 3) == expected
+
+
+async def test_a_crash_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    configure_failpoints("area.step=crash")
+    await failpoint("area.step")
+    assert ended == [137]
+
+
+async def test_a_delay_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    configure_failpoints("area.step=delay:2.5@*")
+    await visits("area.step", 2)
+    assert waited == [2.5, 2.5]
+
+
+@pytest.mark.parametrize("spec", ["area", "area=explode", "Area=crash", "a=error@x", "a=delay:x"])
+def test_a_plan_that_cannot_be_read_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="KEYFERRY_FAILPOINTS"):
+        configure_failpoints(spec)

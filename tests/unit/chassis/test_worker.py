@@ -1,0 +1,85 @@
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from chassis.errors import ServiceUnavailable
+from chassis.worker import ClaimLoop
+
+
+class Work:
+    """Pieces to claim, and what became of them."""
+
+    def __init__(self, pieces: Sequence[int]) -> None:
+        self.waiting = list(pieces)
+        self.done: list[int] = []
+        self.running = 0
+        self.most_running = 0
+        self.limits: list[int] = []
+        self.away = 0
+
+    async def claim(self, limit: int) -> Sequence[int]:
+        if self.away:
+            self.away -= 1
+            raise ServiceUnavailable("away")
+        self.limits.append(limit)
+        claimed, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return claimed
+
+    async def handle(self, piece: int) -> None:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(0.001)
+            if piece < 0:
+                raise ValueError(piece)
+            if piece == 0:
+                await asyncio.Event().wait()
+            self.done.append(piece)
+        finally:
+            self.running -= 1
+
+
+async def run_for(work: Work, seconds: float, *, concurrency: int = 3, handle_seconds: float = 0.05) -> None:
+    loop = ClaimLoop(
+        "example", claim=work.claim, handle=work.handle, handle_seconds=handle_seconds, concurrency=concurrency,
+        idle_seconds=0.01,
+    )  # fmt: skip
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await loop.run()
+
+
+async def test_everything_is_handled_with_bounded_concurrency() -> None:
+    work = Work(range(1, 31))
+    await run_for(work, 0.5)
+    assert sorted(work.done) == list(range(1, 31))
+    assert work.most_running == 3
+    assert max(work.limits) == 3
+    assert min(work.limits) >= 1
+
+
+async def test_a_piece_that_fails_or_hangs_does_not_stop_the_others() -> None:
+    work = Work([-1, 0, 1, 2])
+    await run_for(work, 0.3)
+    assert sorted(work.done) == [1, 2]
+    assert work.running == 0
+
+
+async def test_an_idle_loop_sleeps_until_it_is_woken() -> None:
+    work = Work([])
+    loop = ClaimLoop("example", claim=work.claim, handle=work.handle, handle_seconds=1, idle_seconds=60)
+    task = asyncio.create_task(loop.run())
+    await asyncio.sleep(0.05)
+    assert len(work.limits) == 1
+    work.waiting = [1]
+    loop.wakeup.set()
+    await asyncio.sleep(0.05)
+    assert work.done == [1]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_canceled_loop_leaves_nothing_running() -> None:
+    work = Work([0, 0])
+    await run_for(work, 0.05, handle_seconds=60)
+    assert work.running == 0
