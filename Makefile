@@ -1,0 +1,114 @@
+# `make help` lists what there is. Needs Python 3.11 or newer, make and a package registry; brings the rest by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+BIN := .venv/bin
+PROJECTS := $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml gateway/pyproject.toml \
+	sandbox/pyproject.toml protos/pyproject.toml)
+PACKAGES := $(patsubst %/__init__.py,%,$(wildcard libs/*/*/__init__.py services/*/*/__init__.py \
+	gateway/*/__init__.py sandbox/*/__init__.py))
+# Tests to run, for example `make integration T=tests/integration/test_sandbox_issuer.py`.
+T ?=
+
+# A registry may be far away; uv's own 30 s are short for a browser's worth of wheels.
+export UV_HTTP_TIMEOUT ?= 180
+export UV_PYTHON_DOWNLOADS ?= never
+unexport VIRTUAL_ENV
+
+##@ Run
+
+.PHONY: run
+run: bootstrap ## Start the whole system on this machine and place a sample order; Ctrl-C stops it
+	@exec $(BIN)/keyferry-sandbox run
+
+.PHONY: demo
+demo: bootstrap ## Do the main job once, from the payment to the opened key, show each step and exit
+	@$(BIN)/keyferry-sandbox demo
+
+.PHONY: clean
+clean: ## Remove what `run` and the checks have left: data, logs, certificates, caches
+	@if [ -x $(BIN)/keyferry-sandbox ]; then $(BIN)/keyferry-sandbox clean; else rm -rf .sandbox; fi
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov artifacts
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+
+##@ Check
+
+.PHONY: check
+check: fmt-check lint types imports protos-check test ## Everything that must be green before a change lands
+
+.PHONY: test
+test: unit ## All tests, against real servers and in a real browser, which is brought if there is none
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests --ignore=tests/unit
+
+.PHONY: unit
+unit: bootstrap ## Fast tests: no socket, no sleep, no database
+	@$(BIN)/pytest $(or $(T),tests/unit) --disable-socket --allow-unix-socket
+
+.PHONY: integration
+integration: bootstrap ## One service at a time against real PostgreSQL, NATS and S3; adapters and their fakes
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest $(or $(T),tests/contract tests/integration)
+
+.PHONY: e2e
+e2e: bootstrap ## The whole system through the edge, pages in a real browser
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest $(or $(T),tests/e2e)
+
+.PHONY: fmt
+fmt: bootstrap ## Format the code
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix --exit-zero --quiet
+
+.PHONY: fmt-check
+fmt-check: bootstrap
+	@$(BIN)/ruff format --check --quiet
+
+.PHONY: lint
+lint: bootstrap ## Lint
+	@$(BIN)/ruff check
+
+.PHONY: types
+types: bootstrap ## Check types, strictly
+	@$(BIN)/mypy $(PACKAGES) tests protos/generate.py
+
+.PHONY: imports
+imports: bootstrap ## Check who imports whom
+	@$(BIN)/lint-imports
+
+##@ Protos
+
+.PHONY: protos
+protos: bootstrap ## Generate protos/gen from the contracts
+	@$(BIN)/python protos/generate.py
+
+.PHONY: protos-check
+protos-check: bootstrap ## Lint the contracts and see that protos/gen is not stale
+	@$(BIN)/buf lint
+	@$(BIN)/python protos/generate.py --check
+
+##@ Set up
+
+.PHONY: bootstrap
+bootstrap: .venv/.synced ## Bring the tools and packages into .tools and .venv
+
+.tools/.uv-$(UV_VERSION):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it with PYTHON=..." >&2; exit 1; }
+	@echo "bringing uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .tools || { echo "python's venv module is needed; install it (Debian: python3-venv)" >&2; exit 1; }
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@touch $@
+
+.venv/.synced: .tools/.uv-$(UV_VERSION) uv.lock $(PROJECTS)
+	@echo "bringing the packages"
+	@$(UV) sync --locked --quiet --python "$$(command -v $(PYTHON))"
+	@touch $@
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

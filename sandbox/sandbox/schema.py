@@ -1,0 +1,42 @@
+"""Makes databases, roles, tables and streams, as a process of its own: `python -m sandbox.schema`. Twice is once.
+
+One process for all of it: loading the libraries takes longer than the work.
+"""
+
+import asyncio
+import sys
+
+import yaml
+from chassis.migrate import migrate
+from chassis.settings import PostgresUrl, Settings, load_or_exit
+from chassis.streams import apply_streams
+from pydantic import Field, SecretStr
+
+from sandbox.layout import MIGRATIONS, STREAMS
+from sandbox.servers.postgres import database_url, provision, role_names
+
+
+class SchemaSettings(Settings):
+    """What the schema needs to be told."""
+
+    database_url: PostgresUrl = Field(description="The database server, as superuser.")
+    nats_url: str = Field(description="NATS servers, separated by commas.")
+    role_passwords: SecretStr = Field(description="Passwords of the roles, in their order, separated by commas.")
+
+
+async def apply(settings: SchemaSettings) -> None:
+    """Bring everything to what the repository declares."""
+    server = settings.database_url.get_secret_value()
+    passwords = dict(zip(role_names(), settings.role_passwords.get_secret_value().split(","), strict=True))
+    declared = yaml.safe_load(STREAMS.read_text(encoding="utf-8"))
+    await provision(server, passwords)
+    for database, folder in MIGRATIONS.items():
+        role = f"{database}_migrator"
+        await migrate(database_url(server, database, role, passwords[role]), folder)
+        sys.stdout.write(f"migrated {database}\n")
+    await apply_streams(settings.nats_url, declared)
+    sys.stdout.write("declared the streams\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(apply(load_or_exit(SchemaSettings)))

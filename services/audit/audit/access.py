@@ -1,0 +1,8 @@
+"""Who may call which method. What is absent may be called by nobody."""
+
+from chassis.identity import AccessList
+
+ACCESS: AccessList = {
+    "AppendEntry": frozenset({"edge", "fulfillment", "kinguin-gateway", "vault"}),
+    "ListEntries": frozenset({"edge", "shop"}),
+}

@@ -1,0 +1,1 @@
+"""The foreign systems of the log: PostgreSQL and JOSE."""

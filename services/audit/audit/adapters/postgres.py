@@ -1,0 +1,144 @@
+"""The log in PostgreSQL. Search columns are generated from the canonical entry, so that they cannot say otherwise."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from chassis.database import Database, database_now
+from chassis.failpoints import failpoint
+from sqlalchemy import BigInteger, Column, Computed, LargeBinary, MetaData, Table, Text, Uuid, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit.domain.entry import Appended, Entry, Place, read_entry
+from audit.domain.paging import Filters
+from audit.ports import EarlierAppend, LogTransaction, NewEntry, Person
+
+# Any number does, as long as everybody who appends to this database, now and later, takes the same one.
+APPEND_TURN = 0x6B66_6175
+
+_metadata = MetaData()
+_generated = "from the canonical entry; see the migration"
+
+ENTRY = Table(
+    "entry",
+    _metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("append_id", Uuid(as_uuid=False), nullable=False),
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("canonical", Text, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("actor_id", Text, Computed(_generated)),
+    Column("action", Text, Computed(_generated)),
+    Column("order_id", Text, Computed(_generated)),
+    Column("key_id", Text, Computed(_generated)),
+)
+
+PERSON = Table(
+    "person",
+    _metadata,
+    Column("pseudonym", Text, primary_key=True),
+    Column("lookup", LargeBinary, nullable=False),
+    Column("secret_version", Text, nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+)
+
+
+class PostgresLog:
+    """The log in its own database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[LogTransaction]:
+        """Begin a transaction; it is committed when the block ends, and nothing happened when the block raises."""
+        async with self._database.transaction() as connection:
+            yield PostgresLogTransaction(connection)
+            await failpoint("audit.before_commit")
+        await failpoint("audit.after_commit")
+
+
+class PostgresLogTransaction:
+    """The log within a transaction that somebody has begun."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def take_turn(self) -> tuple[Place | None, datetime]:
+        """Take the lock, then look: a statement that did both would see what was there before it waited."""
+        await self._connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": APPEND_TURN})
+        last = (
+            await self._connection.execute(
+                select(ENTRY.c.canonical, ENTRY.c.leaf_hash).order_by(ENTRY.c.sequence.desc()).limit(1)
+            )
+        ).one_or_none()
+        now = await database_now(self._connection)
+        if last is None:
+            return None, now
+        entry = read_entry(last.canonical, last.leaf_hash)
+        return Place(entry.sequence, entry.time), now
+
+    async def earlier_appends(self, append_ids: Collection[str]) -> Mapping[str, EarlierAppend]:
+        """Return those of the ids that were appended before."""
+        rows = await self._connection.execute(
+            select(ENTRY.c.append_id, ENTRY.c.request_digest, ENTRY.c.canonical, ENTRY.c.leaf_hash).where(
+                ENTRY.c.append_id.in_(append_ids)
+            )
+        )
+        found: dict[str, EarlierAppend] = {}
+        for row in rows:
+            entry = read_entry(row.canonical, row.leaf_hash)
+            found[row.append_id] = EarlierAppend(
+                row.request_digest, Appended(entry.sequence, entry.time, entry.leaf_hash)
+            )
+        return found
+
+    async def persons(self, lookups: Collection[bytes]) -> Mapping[bytes, Person]:
+        """Return the persons known under these lookup digests."""
+        rows = await self._connection.execute(select(PERSON).where(PERSON.c.lookup.in_(lookups)))
+        return {row.lookup: Person(row.pseudonym, row.secret_version, row.wrapped_key) for row in rows}
+
+    async def add_person(self, person: Person, lookup: bytes) -> None:
+        """Store a person."""
+        await self._connection.execute(
+            insert(PERSON).values(
+                pseudonym=person.pseudonym,
+                lookup=lookup,
+                secret_version=person.secret_version,
+                wrapped_key=person.wrapped_key,
+            )
+        )
+
+    async def add_entries(self, entries: Sequence[NewEntry]) -> None:
+        """Store entries."""
+        rows = [
+            {
+                "sequence": entry.appended.sequence,
+                "append_id": entry.append_id,
+                "request_digest": entry.request_digest,
+                "canonical": entry.canonical,
+                "leaf_hash": entry.appended.leaf_hash,
+            }
+            for entry in entries
+        ]
+        await self._connection.execute(insert(ENTRY), rows)
+
+    async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
+        """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""
+        statement = select(ENTRY.c.canonical, ENTRY.c.leaf_hash).where(ENTRY.c.sequence > after)
+        for column, value in (
+            (ENTRY.c.order_id, filters.order_id),
+            (ENTRY.c.key_id, filters.key_id),
+            (ENTRY.c.action, filters.action),
+        ):
+            if value:
+                statement = statement.where(column == value)
+        if actor_ids:
+            statement = statement.where(ENTRY.c.actor_id.in_(actor_ids))
+        rows = await self._connection.execute(statement.order_by(ENTRY.c.sequence).limit(limit))
+        return [read_entry(row.canonical, row.leaf_hash) for row in rows]
+
+    async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:
+        """Return the persons that were not forgotten yet, by pseudonym."""
+        rows = await self._connection.execute(select(PERSON).where(PERSON.c.pseudonym.in_(pseudonyms)))
+        return {row.pseudonym: Person(row.pseudonym, row.secret_version, row.wrapped_key) for row in rows}

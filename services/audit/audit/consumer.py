@@ -1,0 +1,35 @@
+"""Facts that other services told by event, appended in the transaction that notes the event as taken."""
+
+from collections.abc import Callable, Mapping
+
+from chassis.consumer import Handler
+from chassis.errors import KeyferryError
+from chassis.events import Event
+from keyferry.events.v1.audit_events_pb2 import AuditRecorded
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit.appending import append_drafts
+from audit.convert import draft_from_event
+from audit.ports import LogTransaction, PersonKeys
+
+STREAM = "AUDIT"
+CONSUMER = "audit-recorder"
+
+
+class EventRecorder:
+    """Appends one entry for each event."""
+
+    def __init__(self, log_on: Callable[[AsyncConnection], LogTransaction], keys: PersonKeys) -> None:
+        self._log_on = log_on
+        self._keys = keys
+
+    def handlers(self) -> Mapping[str, Handler[AuditRecorded]]:
+        """Return what this consumer takes."""
+        return {AuditRecorded.DESCRIPTOR.full_name: Handler(AuditRecorded, self.record)}
+
+    async def record(self, event: Event, body: AuditRecorded, connection: AsyncConnection) -> None:
+        """Append the fact; once, however often it is told."""
+        draft = draft_from_event(event, body)
+        (result,) = await append_drafts(self._log_on(connection), self._keys, [draft])
+        if isinstance(result, KeyferryError):
+            raise result

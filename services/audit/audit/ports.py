@@ -1,0 +1,112 @@
+"""What the log needs from outside, in its own words."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from audit.domain.entry import Actor, ActorType, Appended, Entry, Place
+from audit.domain.paging import Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What the log knows of a person outside of its entries. Deleting it forgets the person.
+
+    `wrapped_key` opens the personal part of the person's entries once it is unwrapped with `secret_version`.
+    """
+
+    pseudonym: str
+    secret_version: str
+    wrapped_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry with its place, ready to be stored."""
+
+    append_id: str
+    request_digest: bytes
+    canonical: str
+    appended: Appended
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAppend:
+    """An append that is in the log already."""
+
+    request_digest: bytes
+    appended: Appended
+
+
+class LogTransaction(Protocol):
+    """One transaction on the log. What it adds is durable, and seen by others, once it ends well."""
+
+    async def take_turn(self) -> tuple[Place | None, datetime]:
+        """Wait until no other transaction appends, and keep others waiting until this one ends.
+
+        Returns the place of the last entry, None in an empty log, and the time now. Only what is read after this
+        call is sure to be what the previous appender left.
+        """
+        ...
+
+    async def earlier_appends(self, append_ids: Collection[str]) -> Mapping[str, EarlierAppend]:
+        """Return those of the ids that were appended before."""
+        ...
+
+    async def persons(self, lookups: Collection[bytes]) -> Mapping[bytes, Person]:
+        """Return the persons known under these lookup digests."""
+        ...
+
+    async def add_person(self, person: Person, lookup: bytes) -> None:
+        """Store a person. Only within a turn, so that one person never gets two pseudonyms."""
+        ...
+
+    async def add_entries(self, entries: Sequence[NewEntry]) -> None:
+        """Store entries. Only within a turn."""
+        ...
+
+    async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
+        """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""
+        ...
+
+    async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:
+        """Return the persons that were not forgotten yet, by pseudonym."""
+        ...
+
+
+class Log(Protocol):
+    """The stored log. Raises ServiceUnavailable while it cannot be reached; what was to be added may be added again."""
+
+    def transaction(self) -> AbstractAsyncContextManager[LogTransaction]:
+        """Begin a transaction; it is committed when the block ends, and nothing happened when the block raises."""
+        ...
+
+
+class PersonKeys(Protocol):
+    """Keys of persons, all of them under the log's own secret."""
+
+    def lookups(self, actor_type: ActorType, actor_id: str) -> Sequence[bytes]:
+        """Return the digests under which a person may be stored: the active secret's first, then the retained ones'."""
+        ...
+
+    def new_person(self) -> Person:
+        """Make up a pseudonym and a key."""
+        ...
+
+    def close_personal(self, person: Person, actor: Actor) -> str:
+        """Encrypt what is personal about an actor under the person's key."""
+        ...
+
+    def open_personal(self, person: Person, personal: str, actor_type: ActorType) -> Actor:
+        """Decrypt it. Raises PersonalUnreadable when it was changed, moved to another person, or its key is gone."""
+        ...
+
+    def request_digest(self, person: Person, told: bytes) -> bytes:
+        """Return a digest of a message about a person that proves nothing once the person's key is gone."""
+        ...
+
+
+class PersonalUnreadable(Exception):
+    """The personal part of an entry does not open."""

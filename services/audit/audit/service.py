@@ -1,0 +1,50 @@
+"""The gRPC servicer of the log: convert, one use case, render."""
+
+from typing import TYPE_CHECKING, Any
+
+from chassis.errors import InvalidRequest
+from chassis.identity import caller_identity
+from keyferry.audit.v1 import audit_service_pb2 as pb
+from keyferry.audit.v1 import audit_service_pb2_grpc as rpc
+
+from audit.appending import GroupAppender
+from audit.convert import appended_to_proto, draft_from_request, filters_from_request, page_to_proto
+from audit.domain.paging import PageTokenUnreadable, page_size
+from audit.listing import list_entries
+from audit.ports import Log, PersonKeys
+
+if TYPE_CHECKING:
+    import grpc
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AuditService"].full_name
+
+
+class AuditServicer(rpc.AuditServiceServicer):
+    """Serves keyferry.audit.v1.AuditService."""
+
+    def __init__(self, appender: GroupAppender, log: Log, keys: PersonKeys) -> None:
+        self._appender = appender
+        self._log = log
+        self._keys = keys
+
+    async def AppendEntry(  # noqa: N802 # the name in the contract
+        self, request: pb.AppendEntryRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> pb.AppendEntryResponse:
+        """Append one entry and answer once it is durable."""
+        draft = draft_from_request(request, recorder=caller_identity(context))
+        return appended_to_proto(await self._appender.append(draft))
+
+    async def ListEntries(  # noqa: N802 # the name in the contract
+        self,
+        request: pb.ListEntriesRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002 # part of every servicer's signature
+    ) -> pb.ListEntriesResponse:
+        """List one page of entries."""
+        filters = filters_from_request(request)
+        try:
+            page = await list_entries(
+                self._log, self._keys, filters, size=page_size(request.page_size), token=request.page_token
+            )
+        except PageTokenUnreadable as error:
+            raise InvalidRequest.of("page_token", str(error)) from None
+        return page_to_proto(page)

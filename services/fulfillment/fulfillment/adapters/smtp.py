@@ -1,0 +1,64 @@
+"""The mail server, over SMTP."""
+
+import ssl
+from email.message import EmailMessage
+from email.utils import formatdate
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+from chassis.deadline import bounded
+
+from fulfillment.ports import Letter, MailDelayed, MailRefused
+
+CALL_SECONDS = 15.0
+SEND_SECONDS = 30.0
+_PERMANENT = range(500, 600)
+
+
+class SmtpMailer:
+    """Sends letters one at a time, each on a connection of its own."""
+
+    def __init__(self, url: str, *, sender: str) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._implicit_tls = parts.scheme == "smtps"
+        self._port = parts.port or (465 if self._implicit_tls else 25)
+        self._user = unquote(parts.username) if parts.username else None
+        self._password = unquote(parts.password) if parts.password else None
+        self._sender = sender
+
+    async def send(self, letter: Letter) -> None:
+        """Hand over a letter. Raises MailRefused for a permanent no, MailDelayed for everything else."""
+        try:
+            async with bounded(SEND_SECONDS):
+                await aiosmtplib.send(
+                    self._message(letter),
+                    hostname=self._host,
+                    port=self._port,
+                    username=self._user,
+                    password=self._password,
+                    use_tls=self._implicit_tls,
+                    # STARTTLS wherever it is offered.
+                    start_tls=None,
+                    tls_context=ssl.create_default_context(),
+                    timeout=CALL_SECONDS,
+                )
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            codes = {refused.code for refused in error.recipients}
+            raise (MailRefused if all(code in _PERMANENT for code in codes) else MailDelayed)(str(min(codes))) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise (MailRefused if error.code in _PERMANENT else MailDelayed)(str(error.code)) from None
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise MailDelayed(type(error).__name__) from None
+
+    def _message(self, letter: Letter) -> EmailMessage:
+        message = EmailMessage()
+        message["From"] = self._sender
+        message["To"] = letter.to
+        message["Subject"] = letter.subject
+        message["Message-ID"] = letter.message_id
+        message["Date"] = formatdate(usegmt=True)
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(letter.text)
+        message.add_alternative(letter.html, subtype="html")
+        return message

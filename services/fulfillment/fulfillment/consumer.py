@@ -1,0 +1,61 @@
+"""The events that fulfillment takes: what the shop, the supplier's side and vault tell."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chassis.clock import Clock
+from chassis.consumer import Handler
+from chassis.events import Event
+from chassis.validation import Faults
+from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
+from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
+from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fulfillment.convert import order_digest, order_from_proto, payment_from_proto
+from fulfillment.domain.model import ExternalId, KeyId
+from fulfillment.intake import Intake
+from fulfillment.ports import OrderTransaction
+from fulfillment.progress import Progress
+
+Within = Callable[[AsyncConnection], OrderTransaction]
+
+
+class EventHandlers:
+    """Handlers, each within the transaction that also writes the inbox."""
+
+    def __init__(self, within: Within, intake: Intake, progress: Progress, *, clock: Clock) -> None:
+        self._within = within
+        self._intake = intake
+        self._progress = progress
+        self._clock = clock
+
+    def payments(self) -> Mapping[str, Handler[Any]]:
+        """Return the handlers of the stream PAYMENTS."""
+        return {PaymentConfirmed.DESCRIPTOR.full_name: Handler(PaymentConfirmed, self._payment_confirmed)}
+
+    def supplier(self) -> Mapping[str, Handler[Any]]:
+        """Return the handlers of the stream KINGUIN."""
+        return {KinguinOrderChanged.DESCRIPTOR.full_name: Handler(KinguinOrderChanged, self._order_changed)}
+
+    def vault(self) -> Mapping[str, Handler[Any]]:
+        """Return the handlers of the stream VAULT."""
+        return {VaultKeyOpened.DESCRIPTOR.full_name: Handler(VaultKeyOpened, self._key_opened)}
+
+    async def _payment_confirmed(self, event: Event, body: PaymentConfirmed, connection: AsyncConnection) -> None:
+        faults = Faults()
+        payment = payment_from_proto(body.payment, faults)
+        order = order_from_proto(body.order, faults) if body.HasField("order") else None
+        if order is not None and order.order_id != payment.order_id:
+            faults.add("payment.order_id", "must be the order's")
+        faults.raise_if_any()
+        transaction = self._within(connection)
+        if order is not None:
+            await self._intake.take_order(transaction, order, order_digest(body.order))
+        await self._intake.take_payment(transaction, payment, telling=event.event_id)
+
+    async def _order_changed(self, _event: Event, body: KinguinOrderChanged, connection: AsyncConnection) -> None:
+        await self._within(connection).hasten(ExternalId(body.external_id), now=self._clock.now())
+
+    async def _key_opened(self, _event: Event, body: VaultKeyOpened, connection: AsyncConnection) -> None:
+        await self._progress.key_opened(self._within(connection), KeyId(body.key_id))

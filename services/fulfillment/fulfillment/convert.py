@@ -1,0 +1,212 @@
+"""Requests, events and answers of fulfillment: contracts on one side, its own words on the other."""
+
+import hashlib
+import re
+from datetime import UTC
+
+from chassis.errors import InvalidRequest
+from chassis.money import Money, money_from_proto, money_to_proto
+from chassis.validation import Faults
+from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
+from keyferry.fulfillment.v1 import fulfillment_service_pb2 as service_pb
+from keyferry.type.v1 import actor_pb2, money_pb2
+
+from fulfillment.domain.model import (
+    Amount,
+    Customer,
+    Fulfillment,
+    Item,
+    ItemId,
+    Key,
+    KeyId,
+    Line,
+    Order,
+    OrderId,
+    Payment,
+    Purchase,
+    State,
+)
+from fulfillment.facts import timestamp
+from fulfillment.ports import KeyWish, Viewer
+
+MOST_ITEMS = 50
+MOST_QUANTITY = 1000
+# Ten million in any currency's minor units times a thousand: beyond it somebody's units are wrong.
+MOST_MINOR_UNITS = 10**12
+MOST_RECIPIENT_BYTES = 1024
+# RFC 5321 leaves a lot open; what matters is one mailbox, no control characters and a domain.
+_EMAIL = re.compile(r"[^\s@<>,;\"]{1,64}@[^\s@<>,;\"]{1,255}")
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+
+
+def order_from_proto(message: pb.Order, faults: Faults) -> Order:
+    """Read an order, noting every fault."""
+    if not 1 <= len(message.items) <= MOST_ITEMS:
+        faults.add("order.items", f"must hold 1 to {MOST_ITEMS} lines")
+    item_ids = [item.item_id for item in message.items]
+    for index, item_id in enumerate(item_ids):
+        if item_id in item_ids[:index]:
+            faults.add(f"order.items[{index}].item_id", "stands for another line already")
+    return Order(
+        order_id=OrderId(faults.identifier("order.order_id", message.order_id)),
+        customer=_customer(message.customer, faults),
+        total=_amount("order.total", message.total, faults),
+        items=[_item(f"order.items[{index}]", item, faults) for index, item in enumerate(message.items)],
+    )
+
+
+def _customer(message: pb.Customer, faults: Faults) -> Customer:
+    faults.require("order.customer.customer_id", message.customer_id)
+    if not _EMAIL.fullmatch(message.email):
+        faults.add("order.customer.email", "must be an e-mail address")
+    if message.locale and not _LOCALE.fullmatch(message.locale):
+        faults.add("order.customer.locale", "must be a BCP 47 language tag, for example de")
+    if message.country_code and not _COUNTRY.fullmatch(message.country_code):
+        faults.add("order.customer.country_code", "must be an ISO 3166-1 alpha-2 code, for example DE")
+    return Customer(message.customer_id, message.email, message.locale, message.country_code)
+
+
+def _item(field: str, message: pb.Item, faults: Faults) -> Item:
+    faults.identifier(f"{field}.item_id", message.item_id)
+    faults.identifier(f"{field}.product_id", message.product_id)
+    if message.offer_id:
+        faults.identifier(f"{field}.offer_id", message.offer_id)
+    if not 1 <= message.quantity <= MOST_QUANTITY:
+        faults.add(f"{field}.quantity", f"must be 1 to {MOST_QUANTITY}")
+    price = _amount(f"{field}.max_unit_price", message.max_unit_price, faults)
+    if price.currency_code != "EUR":
+        faults.add(f"{field}.max_unit_price.currency_code", "must be EUR: the supplier sells in EUR")
+    if message.key_type not in {"", "text"}:
+        faults.add(f"{field}.key_type", "must be text, or empty")
+    return Item(
+        item_id=ItemId(message.item_id),
+        product_id=message.product_id,
+        quantity=message.quantity,
+        max_unit_price=price.minor_units,
+        offer_id=message.offer_id,
+        key_type=message.key_type,
+    )
+
+
+def _amount(field: str, message: money_pb2.Money, faults: Faults) -> Amount:
+    try:
+        money_from_proto(message)
+    except ValueError as fault:
+        faults.add(f"{field}.currency_code", str(fault))
+    if not 1 <= message.minor_units <= MOST_MINOR_UNITS:
+        faults.add(f"{field}.minor_units", "must be positive, in the currency's minor units")
+    return Amount(message.currency_code, message.minor_units)
+
+
+def payment_from_proto(message: pb.Payment, faults: Faults) -> Payment:
+    """Read a payment, noting every fault."""
+    faults.require("payment.payment_id", message.payment_id, longest=128)
+    faults.require("payment.provider", message.provider, longest=64)
+    if not message.HasField("confirm_time"):
+        faults.add("payment.confirm_time", "is required")
+    return Payment(
+        provider=message.provider,
+        payment_id=message.payment_id,
+        order_id=OrderId(faults.identifier("payment.order_id", message.order_id)),
+        amount=_amount("payment.amount", message.amount, faults),
+        confirm_time=message.confirm_time.ToDatetime(UTC),
+    )
+
+
+def order_digest(message: pb.Order) -> bytes:
+    """Return what tells one order's content from another's."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
+
+
+def wish_from_proto(request: service_pb.CreateDownloadLinkRequest | service_pb.RevealKeyRequest) -> KeyWish:
+    """Read a wish to open a key. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    request_id = faults.request_id(request.request_id)
+    faults.identifier("order_id", request.order_id)
+    faults.identifier("key_id", request.key_id)
+    if request.actor.type != actor_pb2.ACTOR_TYPE_CUSTOMER:
+        faults.add("actor.type", "must be ACTOR_TYPE_CUSTOMER: only its owner opens a key")
+    faults.require("actor.id", request.actor.id)
+    if not 1 <= len(request.recipient_jwk) <= MOST_RECIPIENT_BYTES:
+        faults.add("recipient_jwk", "must be a P-256 public key as a JWK")
+    faults.raise_if_any()
+    viewer = Viewer(request.actor.id, request.actor.email, request.actor.ip_address, request.actor.user_agent)
+    return KeyWish(request_id, OrderId(request.order_id), KeyId(request.key_id), viewer, request.recipient_jwk)
+
+
+def state_from_proto(state: pb.State.ValueType) -> State | None:
+    """Read a filter. Raises InvalidRequest for a state that no order can have."""
+    if state == pb.STATE_UNSPECIFIED:
+        return None
+    name = pb.State.Name(state).removeprefix("STATE_")
+    if name not in State.__members__:
+        raise InvalidRequest.of("state", "must be a state that an order can be in")
+    return State[name]
+
+
+def fulfillment_to_proto(found: Fulfillment, *, for_customer: bool) -> pb.Fulfillment:
+    """Render a fulfillment; a customer is not shown how it is bought."""
+    customer = found.order.customer
+    message = pb.Fulfillment(
+        order_id=found.order.order_id,
+        customer=pb.Customer(
+            customer_id=customer.customer_id,
+            email=customer.email,
+            locale=customer.locale,
+            country_code=customer.country_code,
+        ),
+        total=_money(found.order.total),
+        paid=None if found.paid is None else _money(found.paid),
+        state=_state(found.state),
+        reason=found.reason,
+        lines=[_line_to_proto(line, for_customer=for_customer) for line in found.lines],
+        create_time=timestamp(found.create_time),
+        update_time=timestamp(found.update_time),
+    )
+    if found.pay_time is not None:
+        message.pay_time.CopyFrom(timestamp(found.pay_time))
+    if found.mail_time is not None:
+        message.mail_time.CopyFrom(timestamp(found.mail_time))
+    return message
+
+
+def _line_to_proto(line: Line, *, for_customer: bool) -> pb.Line:
+    return pb.Line(
+        item_id=line.item.item_id,
+        product_id=line.item.product_id,
+        product_name=line.product_name or line.item.product_id,
+        quantity=line.item.quantity,
+        state=_state(line.state),
+        reason=line.reason,
+        keys=[_key_to_proto(key) for key in line.keys if not key.held],
+        purchases=[] if for_customer else [_purchase_to_proto(purchase) for purchase in line.purchases],
+    )
+
+
+def _key_to_proto(key: Key) -> pb.Key:
+    message = pb.Key(key_id=key.key_id, content_type=key.content_type, ready_time=timestamp(key.ready_time))
+    if key.open_time is not None:
+        message.open_time.CopyFrom(timestamp(key.open_time))
+    return message
+
+
+def _purchase_to_proto(purchase: Purchase) -> pb.Purchase:
+    message = pb.Purchase(
+        external_id=purchase.external_id,
+        supplier_order_id=purchase.supplier_order_id,
+        quantity=purchase.quantity,
+        state=_state(purchase.state),
+        reason=purchase.reason,
+    )
+    if purchase.place_time is not None:
+        message.place_time.CopyFrom(timestamp(purchase.place_time))
+    return message
+
+
+def _state(state: State) -> pb.State.ValueType:
+    return pb.State.Value(f"STATE_{state.name}")
+
+
+def _money(amount: Amount) -> money_pb2.Money:
+    return money_to_proto(Money(amount.currency_code, amount.minor_units))

@@ -1,0 +1,64 @@
+"""The rules that need data: payments against totals, ages, and when to look again. Time is an argument."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+from fulfillment.domain.machine import Signal
+from fulfillment.domain.model import Amount, Purchase, State
+
+# Past these a person looks. Placing settles within the supplier's bounds, some minutes; keys may take the supplier a
+# day, and a pre-order months.
+MOST_AGE: Mapping[State, timedelta] = {
+    State.PENDING: timedelta(days=2),
+    State.PURCHASING: timedelta(hours=6),
+    State.AWAITING_KEYS: timedelta(days=400),
+}
+
+_FIRST_WAIT = timedelta(seconds=0.3)
+_LONGEST_WAIT = timedelta(minutes=5)
+_GROWTH = 1.7
+_MOST_STEPS = 40
+
+
+class PaymentVerdict(Enum):
+    """What the payments of an order come to."""
+
+    SHORT = auto()
+    PAID = auto()
+    MISMATCH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A verdict, and the sum where the payments have one."""
+
+    verdict: PaymentVerdict
+    amount: Amount | None
+
+
+def judge_payments(total: Amount, payments: Sequence[Amount]) -> Paid:
+    """Compare payments with the total: below it more is awaited; above it, or in another currency, a human decides."""
+    if not payments:
+        return Paid(PaymentVerdict.SHORT, None)
+    if any(payment.currency_code != total.currency_code for payment in payments):
+        return Paid(PaymentVerdict.MISMATCH, payments[0])
+    paid = sum(payment.minor_units for payment in payments)
+    amount = Amount(total.currency_code, paid)
+    if paid == total.minor_units:
+        return Paid(PaymentVerdict.PAID, amount)
+    return Paid(PaymentVerdict.SHORT if paid < total.minor_units else PaymentVerdict.MISMATCH, amount)
+
+
+def signal_on_claim(purchase: Purchase, now: datetime) -> Signal:
+    """Return what claiming a purchase means: time to act, or too late to go on without a human."""
+    limit = MOST_AGE.get(purchase.state)
+    return Signal.TOO_OLD if limit is not None and now - purchase.state_time > limit else Signal.CLAIMED
+
+
+def wait_after(tries: int, *, at_least: timedelta | None = None, jitter: float) -> timedelta:
+    """Return how long to wait before asking again: growing, bounded, spread by `jitter` in [0, 1)."""
+    grown = _FIRST_WAIT * _GROWTH ** min(tries, _MOST_STEPS)
+    wait = min(grown, _LONGEST_WAIT) * (0.75 + jitter / 2)
+    return max(wait, at_least) if at_least is not None else wait

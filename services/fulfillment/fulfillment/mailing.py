@@ -1,0 +1,118 @@
+"""The one mail of an order: its number, its products, one link. Never a key, and never a reason to hold the order.
+
+The Message-ID is derived from the order. If the mail server takes the mail and its answer is lost, the mail is sent
+again under the same Message-ID: that is the only way a copy can come about.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from urllib.parse import quote, urlsplit
+
+import structlog
+from chassis.clock import Clock
+from chassis.failpoints import failpoint
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from fulfillment import facts
+from fulfillment.domain.policy import wait_after
+from fulfillment.metrics import MAILS
+from fulfillment.ports import Letter, MailDelayed, MailDue, Mailer, MailRefused, Orders
+
+logger = structlog.get_logger(__name__)
+
+SEND_SECONDS = 40.0
+LEASE = timedelta(seconds=SEND_SECONDS + 15)
+DEFAULT_LOCALE = "en"
+LOCALES = frozenset({"en", "de"})
+
+_SUBJECTS = {"en": "Your order {order_id} is ready", "de": "Ihre Bestellung {order_id} ist bereit"}
+
+
+class Letters:
+    """Writes letters from templates, in the customer's language or English."""
+
+    def __init__(self, public_url: str) -> None:
+        self._public_url = public_url.rstrip("/")
+        self._domain = urlsplit(public_url).hostname or "localhost"
+        self._templates = Environment(
+            loader=PackageLoader("fulfillment"),
+            autoescape=select_autoescape(["html"]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def write(self, due: MailDue) -> Letter:
+        """Return the letter of an order."""
+        locale = _locale(due.locale)
+        subject = _SUBJECTS[locale].format(order_id=due.order_id)
+        values = {
+            "subject": subject,
+            "order_id": due.order_id,
+            "product_names": list(dict.fromkeys(due.product_names)),
+            "link": f"{self._public_url}/orders/{quote(due.order_id, safe='')}",
+        }
+        return Letter(
+            message_id=self.message_id(due.order_id),
+            to=due.email,
+            subject=subject,
+            text=self._templates.get_template(f"ready.{locale}.txt").render(values),
+            html=self._templates.get_template(f"ready.{locale}.html").render(values),
+        )
+
+    def message_id(self, order_id: str) -> str:
+        """Return the order's one Message-ID (RFC 5322 section 3.6.4)."""
+        return f"<{hashlib.sha256(f'mail/{order_id}'.encode()).hexdigest()[:40]}@{self._domain}>"
+
+
+def _locale(tag: str) -> str:
+    language = tag.replace("_", "-").partition("-")[0].lower()
+    return language if language in LOCALES else DEFAULT_LOCALE
+
+
+class Mailing:
+    """Sends the mails that are due. Any number of replicas may."""
+
+    def __init__(self, orders: Orders, mailer: Mailer, letters: Letters, *, clock: Clock) -> None:
+        self._orders = orders
+        self._mailer = mailer
+        self._letters = letters
+        self._clock = clock
+        self._random = random.SystemRandom()
+
+    async def claim(self, limit: int) -> Sequence[MailDue]:
+        """Claim what is due."""
+        return await self._orders.due_mails(limit, lease=LEASE, now=self._clock.now())
+
+    async def send(self, due: MailDue) -> None:
+        """Send one mail and write down what came of it."""
+        letter = self._letters.write(due)
+        await failpoint("fulfillment.mail.before_send")
+        try:
+            await self._mailer.send(letter)
+        except MailRefused as refused:
+            MAILS.labels("refused").inc()
+            logger.exception("the mail server refuses a mail", order_id=due.order_id, answer=str(refused))
+            await self._orders.mail_waits(due.order_id, run_at=None, failure=f"refused: {refused}")
+            return
+        except MailDelayed as delayed:
+            MAILS.labels("delayed").inc()
+            wait = wait_after(due.tries, jitter=self._random.random())
+            logger.warning("mail waits", order_id=due.order_id, answer=str(delayed), seconds=wait.total_seconds())
+            await self._orders.mail_waits(due.order_id, run_at=self._clock.now() + wait, failure=str(delayed))
+            return
+        await failpoint("fulfillment.mail.after_send")
+        now = self._clock.now()
+        async with self._orders.transaction() as transaction:
+            await transaction.mail_done(due.order_id, now=now)
+            await facts.record(
+                transaction,
+                "mail.sent",
+                due.order_id,
+                now=now,
+                identity=letter.message_id,
+                details={"message_id": letter.message_id},
+            )
+        MAILS.labels("sent").inc()

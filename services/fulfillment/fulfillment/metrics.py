@@ -1,0 +1,7 @@
+"""What fulfillment counts."""
+
+from prometheus_client import Counter, Gauge
+
+MAILS = Counter("keyferry_fulfillment_mails_total", "Mails handed to the mail server, by its answer.", ["outcome"])
+ACCESS_DENIED = Counter("keyferry_fulfillment_access_denied_total", "Requests for somebody else's order.", ["method"])
+WATCHERS = Gauge("keyferry_fulfillment_watchers", "Streams that watch an order now.")

@@ -1,0 +1,223 @@
+"""Moves purchases: what was claimed is acted on, what comes back is a signal, and the table says where it leads.
+
+1 commit the claim (state, lease)  dies here: the lease ends and another worker asks the same question again
+2 act: buy, or have keys sealed    dies here: as above; both are idempotent under the purchase's reference
+3 commit the answer                dies here: as above
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from chassis.clock import Clock
+from chassis.failpoints import failpoint
+
+from fulfillment import facts
+from fulfillment.domain.machine import Command, Signal, decide
+from fulfillment.domain.model import Key, KeyId, OrderId, Purchase, State
+from fulfillment.domain.policy import signal_on_claim, wait_after
+from fulfillment.intake import summarize
+from fulfillment.ports import (
+    ArrivedKey,
+    Buying,
+    Claimed,
+    CollectAnswer,
+    Collected,
+    InDoubt,
+    NoAnswer,
+    Orders,
+    OrderTransaction,
+    PlaceAnswer,
+    Placed,
+    Refused,
+    Supplier,
+)
+
+# Buying may take the supplier as long as its own timeout, and a settling search on top.
+ACT_SECONDS = 75.0
+LEASE = timedelta(seconds=ACT_SECONDS + 15)
+_WAITING = {State.PURCHASING, State.AWAITING_KEYS}
+
+Act = Callable[[Buying], Awaitable[None]]
+
+
+class Progress:
+    """Works on purchases. Any number of replicas may."""
+
+    def __init__(self, orders: Orders, supplier: Supplier, *, clock: Clock) -> None:
+        self._orders = orders
+        self._supplier = supplier
+        self._clock = clock
+        self._random = random.SystemRandom()
+        self._acts: Mapping[Command, Act] = {
+            Command.PLACE_ORDER: self._place,
+            Command.SETTLE_ORDER: self._place,
+            Command.COLLECT_KEYS: self._collect,
+        }
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        """Claim what is due: each is moved on by the claim, and this worker's until its lease ends."""
+        now = self._clock.now()
+        async with self._orders.transaction() as transaction:
+            due = await transaction.lock_due(limit, now=now)
+            claimed = [await self._take(transaction, buying, now) for buying in due]
+            await failpoint("fulfillment.claim.before_commit")
+        await failpoint("fulfillment.claim.after_commit")
+        return claimed
+
+    async def _take(self, transaction: OrderTransaction, buying: Buying, now: datetime) -> Claimed:
+        before = buying.purchase
+        transition = decide(before.state, signal_on_claim(before, now))
+        commands = transition.commands if transition else ()
+        moved = before
+        if transition is not None and transition.state is not before.state:
+            moved = replace(before, state=transition.state, reason=transition.reason, state_time=now, tries=0)
+        if commands:
+            await transaction.lease(moved, until=now + LEASE)
+        else:
+            await transaction.save_purchase(moved, run_at=None)
+        if moved.state is not before.state:
+            await summarize(transaction, moved.order_id, now=now)
+        return Claimed(replace(buying, purchase=moved), commands)
+
+    async def act(self, claimed: Claimed) -> None:
+        """Do what the claim's transition asks for."""
+        for command in claimed.commands:
+            await self._acts[command](claimed.buying)
+
+    async def key_opened(self, transaction: OrderTransaction, key_id: KeyId) -> None:
+        """Note that an owner opened a key; when it was the last one of its purchase, that is delivered."""
+        order_id = await transaction.order_of_key(key_id)
+        if order_id is None:
+            return
+        now = self._clock.now()
+        await transaction.load(order_id, lock=True)
+        await transaction.open_key(key_id, now=now)
+        after = await transaction.load(order_id)
+        for line in after.lines if after else ():
+            for purchase in line.purchases:
+                keys = [key for key in line.keys if key.external_id == purchase.external_id]
+                if purchase.state is State.READY and all(key.open_time for key in keys):
+                    await self._move(transaction, purchase, Signal.ALL_KEYS_OPENED, wait=None, now=now)
+        await summarize(transaction, order_id, now=now)
+
+    async def _place(self, buying: Buying) -> None:
+        await failpoint("fulfillment.place.before_call")
+        answer = await self._supplier.place(buying)
+        await failpoint("fulfillment.place.after_call")
+        signal, wait = _placing_signal(answer)
+        now = self._clock.now()
+        async with self._orders.transaction() as transaction:
+            purchase = await self._locked(transaction, buying.purchase)
+            if isinstance(answer, Placed):
+                purchase = replace(
+                    purchase,
+                    supplier_order_id=answer.supplier_order_id,
+                    place_time=purchase.place_time or now,
+                )
+                await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
+                await facts.tell_purchased(transaction, purchase, answer.charged_cents, now=now)
+            refusal = answer.kind if isinstance(answer, Refused) else ""
+            await self._move(transaction, purchase, signal, wait=wait, now=now, refusal=refusal)
+            await summarize(transaction, purchase.order_id, now=now)
+            await failpoint("fulfillment.place.before_commit")
+
+    async def _collect(self, buying: Buying) -> None:
+        await failpoint("fulfillment.collect.before_call")
+        answer = await self._supplier.collect(buying)
+        await failpoint("fulfillment.collect.after_call")
+        now = self._clock.now()
+        async with self._orders.transaction() as transaction:
+            purchase = await self._locked(transaction, buying.purchase)
+            if isinstance(answer, Collected):
+                await self._store_keys(transaction, purchase, answer, now)
+            wait = timedelta() if isinstance(answer, Collected) and answer.more_ready else None
+            signal = _collecting_signal(answer, purchase.quantity)
+            await self._move(transaction, purchase, signal, wait=wait, now=now)
+            await summarize(transaction, purchase.order_id, now=now)
+            await failpoint("fulfillment.collect.before_commit")
+
+    async def _store_keys(
+        self, transaction: OrderTransaction, purchase: Purchase, answer: Collected, now: datetime
+    ) -> None:
+        await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
+        keys = [_key(arrived, purchase, now) for arrived in answer.keys]
+        fresh = [key for key in await transaction.add_keys(purchase.order_id, keys) if not key.held]
+        for key in fresh:
+            await facts.tell_key_ready(transaction, purchase.order_id, key, now=now)
+        if fresh:
+            await transaction.want_mail(purchase.order_id, now=now)
+
+    async def _locked(self, transaction: OrderTransaction, purchase: Purchase) -> Purchase:
+        """Return the purchase as it is now: another worker may have moved it since the claim."""
+        found = await transaction.load(OrderId(purchase.order_id), lock=True)
+        for line in found.lines if found else ():
+            for current in line.purchases:
+                if current.external_id == purchase.external_id:
+                    return current
+        raise LookupError("a purchase that was claimed is not there")
+
+    async def _move(
+        self,
+        transaction: OrderTransaction,
+        purchase: Purchase,
+        signal: Signal,
+        *,
+        wait: timedelta | None,
+        now: datetime,
+        refusal: str = "",
+    ) -> None:
+        transition = decide(purchase.state, signal)
+        if transition is None:
+            return
+        stays = transition.state is purchase.state
+        moved = replace(
+            purchase,
+            state=transition.state,
+            reason=transition.reason,
+            state_time=purchase.state_time if stays else now,
+            tries=purchase.tries + 1 if stays else 0,
+        )
+        run_at = None
+        if moved.state in _WAITING:
+            run_at = now + (wait if wait == timedelta() else self._wait(moved, wait))
+        await transaction.save_purchase(moved, run_at=run_at, refusal=refusal)
+
+    def _wait(self, purchase: Purchase, at_least: timedelta | None) -> timedelta:
+        return wait_after(purchase.tries, at_least=at_least, jitter=self._random.random())
+
+
+def _placing_signal(answer: PlaceAnswer) -> tuple[Signal, timedelta | None]:
+    match answer:
+        case Placed():
+            return Signal.ORDER_PLACED, timedelta()
+        case Refused():
+            return Signal.ORDER_REFUSED, None
+        case InDoubt(ask_after):
+            return Signal.ORDER_IN_DOUBT, ask_after
+        case NoAnswer():
+            return Signal.NO_ANSWER, None
+
+
+def _collecting_signal(answer: CollectAnswer, quantity: int) -> Signal:
+    match answer:
+        case NoAnswer():
+            return Signal.NO_ANSWER
+        case Collected(keys) if len(keys) >= quantity:
+            return Signal.KEY_HELD if any(key.held for key in keys) else Signal.ALL_KEYS_SEALED
+        case Collected(_, _, more_ready, ended) if ended and not more_ready:
+            return Signal.NO_MORE_KEYS
+        case Collected():
+            return Signal.SOME_KEYS_SEALED
+
+
+def _key(arrived: ArrivedKey, purchase: Purchase, now: datetime) -> Key:
+    return Key(
+        key_id=arrived.key_id,
+        item_id=purchase.item_id,
+        external_id=purchase.external_id,
+        content_type=arrived.content_type,
+        held=arrived.held,
+        ready_time=now,
+    )

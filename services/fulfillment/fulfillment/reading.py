@@ -1,0 +1,102 @@
+"""Who may see an order, and what of it."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from chassis.clock import Clock
+from chassis.errors import InvalidRequest
+from keyferry.type.v1 import actor_pb2
+
+from fulfillment import facts
+from fulfillment.domain.model import Fulfillment, OrderId, State
+from fulfillment.errors import KeyNotFound, OrderNotFound
+from fulfillment.metrics import ACCESS_DENIED
+from fulfillment.ports import KeyWish, Orders
+
+DEFAULT_PAGE = 20
+LARGEST_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some fulfillments, and where the next ones begin."""
+
+    fulfillments: Sequence[Fulfillment]
+    next_token: str
+
+
+class Reading:
+    """Reads orders for their owner, for staff, or for a service of the shop."""
+
+    def __init__(self, orders: Orders, *, clock: Clock) -> None:
+        self._orders = orders
+        self._clock = clock
+
+    async def get(self, order_id: OrderId, actor: actor_pb2.Actor | None, *, method: str) -> Fulfillment:
+        """Return an order. Raises OrderNotFound for none at all and for somebody else's; the latter is recorded."""
+        async with self._orders.transaction() as transaction:
+            found = await transaction.load(order_id)
+            foreign = found is not None and _is_foreign(found, actor)
+            if found is not None and actor is not None and foreign:
+                ACCESS_DENIED.labels(method).inc()
+                now = self._clock.now()
+                await facts.record(
+                    transaction,
+                    "order.access_denied",
+                    order_id,
+                    now=now,
+                    # One entry per person, order and minute: a loop must not fill an eternal log.
+                    identity=f"{actor.id}/{method}/{now:%Y%m%d%H%M}",
+                    actor=actor_pb2.Actor(type=actor.type, id=actor.id),
+                    details={"method": method},
+                )
+        if found is None or foreign:
+            raise OrderNotFound("there is no such order")
+        return found
+
+    async def openable(self, wish: KeyWish, actor: actor_pb2.Actor, *, method: str) -> None:
+        """Check that a key is there for this customer to open. Raises OrderNotFound or KeyNotFound."""
+        found = await self.get(wish.order_id, actor, method=method)
+        keys = [key for line in found.lines for key in line.keys if not key.held]
+        if wish.key_id not in {key.key_id for key in keys}:
+            raise KeyNotFound("the order has no such key")
+
+    async def page(
+        self, actor: actor_pb2.Actor | None, *, customer_id: str, state: State | None, size: int, token: str
+    ) -> Page:
+        """Return a page. A customer sees their own only, whatever the filter says."""
+        if actor is not None and actor.type == actor_pb2.ACTOR_TYPE_CUSTOMER:
+            customer_id = actor.id
+        size = min(size or DEFAULT_PAGE, LARGEST_PAGE)
+        scope = f"{customer_id}\x1f{state or ''}"
+        after = _read_token(token, scope) if token else None
+        found = await self._orders.page(customer_id=customer_id, state=state, size=size + 1, after=after)
+        shown = found[:size]
+        return Page(shown, _write_token(shown[-1], scope) if len(found) > size else "")
+
+
+def _is_foreign(found: Fulfillment, actor: actor_pb2.Actor | None) -> bool:
+    return (
+        actor is not None
+        and actor.type == actor_pb2.ACTOR_TYPE_CUSTOMER
+        and actor.id != found.order.customer.customer_id
+    )
+
+
+def _write_token(last: Fulfillment, scope: str) -> str:
+    body = json.dumps([last.create_time.isoformat(), last.order.order_id, scope])
+    return base64.urlsafe_b64encode(body.encode()).decode()
+
+
+def _read_token(token: str, scope: str) -> tuple[datetime, str]:
+    try:
+        time, order_id, made_for = json.loads(base64.urlsafe_b64decode(token))
+        place = datetime.fromisoformat(time), str(order_id)
+    except (ValueError, TypeError):
+        raise InvalidRequest.of("page_token", "must be the next_page_token of the page before") from None
+    if made_for != scope:
+        raise InvalidRequest.of("page_token", "belongs to a list with other filters")
+    return place

@@ -1,0 +1,187 @@
+"""The gRPC face of fulfillment: parse, call, render."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from chassis.errors import FieldViolation, InvalidRequest
+from chassis.identity import caller_identity
+from chassis.request_log import request_digest
+from chassis.validation import Faults
+from keyferry.fulfillment.v1 import fulfillment_service_pb2 as pb
+from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceServicer
+from keyferry.type.v1 import actor_pb2
+
+from fulfillment.convert import (
+    fulfillment_to_proto,
+    order_digest,
+    order_from_proto,
+    payment_from_proto,
+    state_from_proto,
+    wish_from_proto,
+)
+from fulfillment.domain.model import Order, OrderId
+from fulfillment.errors import ProductUnknown
+from fulfillment.facts import timestamp
+from fulfillment.intake import Intake
+from fulfillment.ports import Orders, Supplier, Vault
+from fulfillment.reading import Reading
+from fulfillment.watching import Watching
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["FulfillmentService"].full_name
+EDGE = "edge"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FulfillmentServicer(FulfillmentServiceServicer):
+    """Serves `keyferry.fulfillment.v1.FulfillmentService`."""
+
+    def __init__(
+        self, orders: Orders, intake: Intake, reading: Reading, watching: Watching, *, supplier: Supplier, vault: Vault
+    ) -> None:
+        self._orders = orders
+        self._intake = intake
+        self._reading = reading
+        self._watching = watching
+        self._supplier = supplier
+        self._vault = vault
+
+    async def SubmitOrder(self, request: pb.SubmitOrderRequest, context: Context) -> pb.SubmitOrderResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Take an order, with or without its payment."""
+        faults = Faults()
+        request_id = faults.request_id(request.request_id)
+        order = order_from_proto(request.order, faults)
+        payment = payment_from_proto(request.payment, faults) if request.HasField("payment") else None
+        if payment is not None and payment.order_id != order.order_id:
+            faults.add("payment.order_id", "must be the order's")
+        faults.raise_if_any()
+        await self._check_products(order)
+        digest = request_digest(request)
+        async with self._orders.transaction() as transaction:
+            earlier = await transaction.earlier_answer(request_id, digest, pb.SubmitOrderResponse)
+            if earlier is not None:
+                return earlier
+            found = await self._intake.take_order(transaction, order, order_digest(request.order))
+            if payment is not None:
+                found = await self._intake.take_payment(transaction, payment, telling=request_id) or found
+            response = pb.SubmitOrderResponse(fulfillment=fulfillment_to_proto(found, for_customer=False))
+            await transaction.keep_answer(request_id, digest, response)
+            return response
+
+    async def ConfirmPayment(self, request: pb.ConfirmPaymentRequest, context: Context) -> pb.ConfirmPaymentResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Take a payment."""
+        faults = Faults()
+        request_id = faults.request_id(request.request_id)
+        payment = payment_from_proto(request.payment, faults)
+        faults.raise_if_any()
+        digest = request_digest(request)
+        async with self._orders.transaction() as transaction:
+            earlier = await transaction.earlier_answer(request_id, digest, pb.ConfirmPaymentResponse)
+            if earlier is not None:
+                return earlier
+            found = await self._intake.take_payment(transaction, payment, telling=request_id)
+            response = pb.ConfirmPaymentResponse(
+                fulfillment=None if found is None else fulfillment_to_proto(found, for_customer=False)
+            )
+            await transaction.keep_answer(request_id, digest, response)
+            return response
+
+    async def GetFulfillment(self, request: pb.GetFulfillmentRequest, context: Context) -> pb.GetFulfillmentResponse:  # noqa: N802 # named by gRPC
+        """Read one fulfillment."""
+        actor = _actor(request.actor if request.HasField("actor") else None, context)
+        found = await self._reading.get(_order_id(request.order_id), actor, method="GetFulfillment")
+        return pb.GetFulfillmentResponse(fulfillment=fulfillment_to_proto(found, for_customer=_is_customer(actor)))
+
+    async def ListFulfillments(  # noqa: N802 # named by gRPC
+        self, request: pb.ListFulfillmentsRequest, context: Context
+    ) -> pb.ListFulfillmentsResponse:
+        """List fulfillments, newest first."""
+        if request.page_size < 0:
+            raise InvalidRequest.of("page_size", "must not be negative")
+        actor = _actor(request.actor if request.HasField("actor") else None, context)
+        page = await self._reading.page(
+            actor,
+            customer_id=request.customer_id,
+            state=state_from_proto(request.state),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        for_customer = _is_customer(actor)
+        return pb.ListFulfillmentsResponse(
+            fulfillments=[fulfillment_to_proto(found, for_customer=for_customer) for found in page.fulfillments],
+            next_page_token=page.next_token,
+        )
+
+    async def WatchFulfillment(  # noqa: N802 # named by gRPC
+        self, request: pb.WatchFulfillmentRequest, context: Context
+    ) -> AsyncIterator[pb.WatchFulfillmentResponse]:  # named by gRPC
+        """Stream the fulfillment whenever it changes."""
+        actor = _actor(request.actor if request.HasField("actor") else None, context)
+        order_id = _order_id(request.order_id)
+        await self._reading.get(order_id, actor, method="WatchFulfillment")
+        async for found in self._watching.watch(order_id):
+            yield pb.WatchFulfillmentResponse(fulfillment=fulfillment_to_proto(found, for_customer=_is_customer(actor)))
+
+    async def CreateDownloadLink(  # noqa: N802 # named by gRPC
+        self,
+        request: pb.CreateDownloadLinkRequest,
+        context: Context,  # noqa: ARG002 # passed by gRPC
+    ) -> pb.CreateDownloadLinkResponse:
+        """Give the owner a download link, as vault makes it."""
+        wish = wish_from_proto(request)
+        await self._reading.openable(wish, request.actor, method="CreateDownloadLink")
+        link = await self._vault.create_download_link(wish)
+        return pb.CreateDownloadLinkResponse(
+            url=link.url,
+            expire_time=timestamp(link.expire_time),
+            content_key_jwe=link.content_key_jwe,
+            object_sha256=link.object_sha256,
+        )
+
+    async def RevealKey(self, request: pb.RevealKeyRequest, context: Context) -> pb.RevealKeyResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Give the owner an opened key, as vault encrypts it."""
+        wish = wish_from_proto(request)
+        await self._reading.openable(wish, request.actor, method="RevealKey")
+        return pb.RevealKeyResponse(key_jwe=await self._vault.reveal_key(wish))
+
+    async def _check_products(self, order: Order) -> None:
+        """Refuse products that the supplier does not know; in its outage nobody knows, and the order is accepted."""
+        async with self._orders.transaction() as transaction:
+            if await transaction.digest(order.order_id) is not None:
+                return
+        products = list(dict.fromkeys(item.product_id for item in order.items))
+        known = dict(
+            zip(
+                products,
+                await asyncio.gather(*(self._supplier.knows_product(product) for product in products)),
+                strict=True,
+            )
+        )
+        faults = [
+            FieldViolation(f"order.items[{index}].product_id", "is no product that the supplier sells")
+            for index, item in enumerate(order.items)
+            if known[item.product_id] is False
+        ]
+        if faults:
+            raise ProductUnknown(f"{faults[0].field}: {faults[0].description}", field_violations=faults)
+
+
+def _actor(actor: actor_pb2.Actor | None, context: Context) -> actor_pb2.Actor | None:
+    if actor is None and caller_identity(context) == EDGE:
+        raise InvalidRequest.of("actor", "is required from the edge")
+    if actor is not None and (not actor.id or actor.type == actor_pb2.ACTOR_TYPE_UNSPECIFIED):
+        raise InvalidRequest.of("actor", "must have a type and an id")
+    return actor
+
+
+def _is_customer(actor: actor_pb2.Actor | None) -> bool:
+    return actor is not None and actor.type == actor_pb2.ACTOR_TYPE_CUSTOMER
+
+
+def _order_id(value: str) -> OrderId:
+    faults = Faults()
+    faults.identifier("order_id", value)
+    faults.raise_if_any()
+    return OrderId(value)

@@ -1,0 +1,1 @@
+"""The foreign systems of kinguin-gateway: the supplier over HTTP, PostgreSQL, and vault over gRPC."""

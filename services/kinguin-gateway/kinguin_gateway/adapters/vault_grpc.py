@@ -1,0 +1,28 @@
+"""Vault over gRPC: the one way that a game key takes out of this process."""
+
+import grpc
+from keyferry.vault.v1 import vault_service_pb2 as pb
+from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
+
+from kinguin_gateway.ports import KeyToSeal, Sealed
+
+
+class VaultGrpc:
+    """Implements `kinguin_gateway.ports.Vault`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = VaultServiceStub(channel)
+
+    async def seal(self, key: KeyToSeal) -> Sealed:
+        """See the port. The channel gives the call its deadline."""
+        request = pb.SealKeyRequest(
+            request_id=key.request_id,
+            source_ref=key.source_ref,
+            order_id=key.order_id,
+            item_id=key.item_id,
+            customer_id=key.customer_id,
+            content_type=key.content_type,
+            plaintext_key=key.value.expose(),
+        )
+        response = await self._stub.SealKey(request)
+        return Sealed(response.key.key_id, held=response.key.state == pb.STATE_HELD)

@@ -1,0 +1,142 @@
+"""Fetches delivered keys and hands each to vault. Plaintext lives from the page it came in until vault has it."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from chassis.failpoints import failpoint
+
+from kinguin_gateway.domain.looking import is_finished
+from kinguin_gateway.domain.purchase import KeyRef, Purchase, PurchaseState
+from kinguin_gateway.errors import KeyUnreadable, PurchaseNotPlaced, PurchaseUnknown
+from kinguin_gateway.metrics import UNMATCHED_KEYS
+from kinguin_gateway.ports import KeyToSeal, Purchases, SealedSoFar, SuppliedKey, Supplier, Vault
+
+logger = structlog.get_logger(__name__)
+
+# New keys that one call seals; more of them make the caller ask again, so that no call runs for minutes.
+MOST_NEW_KEYS = 100
+# Vault works on each for milliseconds of CPU; more at one time would only queue there.
+SEALS_AT_ONCE = 8
+_REQUEST_NAMESPACE = uuid.UUID("5f0d7f0e-6f52-4c8a-9a52-0d1f8b1f3c77")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Every sealed key of a purchase, and whether delivered ones were left for another call."""
+
+    purchase: Purchase
+    keys: Sequence[KeyRef]
+    more_keys_ready: bool
+
+
+class Collector:
+    """Collects keys. Whatever it is interrupted in, doing it again repeats nothing and loses nothing.
+
+    A key is known by the supplier's order and key id, which is also its `source_ref` at vault: sealing it again gives
+    the same key id.
+    """
+
+    def __init__(self, purchases: Purchases, supplier: Supplier, vault: Vault) -> None:
+        self._purchases = purchases
+        self._supplier = supplier
+        self._vault = vault
+
+    async def collect(self, external_id: str, *, customer_id: str, request_id: str, digest: bytes) -> Collection:
+        """Seal what was delivered and not sealed yet, at most MOST_NEW_KEYS of it.
+
+        What was sealed is kept even when another key fails; the failure is raised after that. Something that is no key
+        is only raised by a call that sealed nothing, so that it never keeps good keys from their owner.
+        """
+        known = await self._purchases.load_keys(external_id, request_id=request_id, digest=digest)
+        if known is None:
+            raise PurchaseUnknown("no purchase was ever asked for under this external id")
+        purchase = known.purchase
+        if purchase.state is not PurchaseState.PLACED:
+            raise PurchaseNotPlaced("the purchase has no supplier order", metadata={"state": purchase.state.value})
+        order = await self._supplier.read_order(purchase.supplier_order_id)
+        if order is None or order.delivered_count == len(known.keys) == purchase.intent.quantity:
+            return Collection(purchase, known.keys, more_keys_ready=False)
+        new, more = ([], False) if order.delivered_count == 0 else await self._fetch_new(known)
+        sealed, failures = await self._seal_all(purchase, new, customer_id)
+        finished = is_finished(purchase, order, len(known.keys) + len(sealed)) and not more and not failures
+        after = await self._purchases.record_keys(purchase, order, sealed, finished=finished)
+        passing = [failure for failure in failures if not isinstance(failure, KeyUnreadable)]
+        if passing:
+            raise passing[0]
+        if failures and not sealed:
+            raise failures[0]
+        return Collection(after.purchase, after.keys, more_keys_ready=more)
+
+    async def _fetch_new(self, known: SealedSoFar) -> tuple[list[SuppliedKey], bool]:
+        seen = {key.supplier_key_id for key in known.keys}
+        new: list[SuppliedKey] = []
+        async for page in self._supplier.key_pages(known.purchase.supplier_order_id):
+            for key in page:
+                if key.supplier_key_id in seen:
+                    continue
+                seen.add(key.supplier_key_id)
+                if not _is_of(known.purchase, key):
+                    continue
+                if len(new) == MOST_NEW_KEYS:
+                    return new, True
+                new.append(key)
+        return new, False
+
+    async def _seal_all(
+        self, purchase: Purchase, keys: Sequence[SuppliedKey], customer_id: str
+    ) -> tuple[list[KeyRef], list[BaseException]]:
+        places = asyncio.Semaphore(SEALS_AT_ONCE)
+
+        async def seal(key: SuppliedKey) -> KeyRef:
+            async with places:
+                return await self._seal(purchase, key, customer_id)
+
+        results = await asyncio.gather(*(seal(key) for key in keys), return_exceptions=True)
+        sealed = [result for result in results if isinstance(result, KeyRef)]
+        return sealed, [result for result in results if isinstance(result, BaseException)]
+
+    async def _seal(self, purchase: Purchase, key: SuppliedKey, customer_id: str) -> KeyRef:
+        if key.value is None:
+            logger.error(
+                "supplier delivered something that is no key",
+                external_id=purchase.intent.external_id,
+                supplier_key_id=key.supplier_key_id,
+                content_type=key.content_type,
+            )
+            raise KeyUnreadable(
+                "the supplier delivered something that is no key",
+                metadata={"supplier_order_id": purchase.supplier_order_id, "supplier_key_id": key.supplier_key_id},
+            )
+        source_ref = f"kinguin:{purchase.supplier_order_id}:{key.supplier_key_id}"
+        await failpoint("kinguin_gateway.before_seal")
+        sealed = await self._vault.seal(
+            KeyToSeal(
+                request_id=str(uuid.uuid5(_REQUEST_NAMESPACE, source_ref)),
+                source_ref=source_ref,
+                order_id=purchase.intent.order_id,
+                item_id=purchase.intent.item_id,
+                customer_id=customer_id,
+                content_type=key.content_type,
+                value=key.value,
+            )
+        )
+        key.value.drop()
+        await failpoint("kinguin_gateway.after_seal")
+        return KeyRef(key.supplier_key_id, sealed.key_id, key.content_type, held=sealed.held)
+
+
+def _is_of(purchase: Purchase, key: SuppliedKey) -> bool:
+    """Tell whether a key belongs to the product that was bought (K47); never by its position."""
+    if key.product_id in {None, purchase.intent.product_id}:
+        return True
+    UNMATCHED_KEYS.inc()
+    logger.error(
+        "supplier delivered a key of another product",
+        external_id=purchase.intent.external_id,
+        supplier_key_id=key.supplier_key_id,
+        supplier_order_id=purchase.supplier_order_id,
+    )
+    return False

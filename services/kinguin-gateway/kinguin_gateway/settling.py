@@ -1,0 +1,77 @@
+"""Finds out what came of a purchase in doubt. Looks and writes down; it never buys."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from kinguin_gateway.domain.guard import Absent, Bounds, Found, Unsettled, judge
+from kinguin_gateway.domain.looking import Pace, doubt_gap, gap
+from kinguin_gateway.domain.purchase import Purchase, SupplierOrder
+from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
+from kinguin_gateway.metrics import PURCHASES, SURPLUS_ORDERS
+from kinguin_gateway.ports import Purchases, Supplier
+
+logger = structlog.get_logger(__name__)
+
+
+class Settler:
+    """Searches by our reference, adopts what is found, and notes an absence once it is proved."""
+
+    def __init__(
+        self, purchases: Purchases, supplier: Supplier, *, bounds: Bounds, pace: Pace, chance: Callable[[], float]
+    ) -> None:
+        self._purchases = purchases
+        self._supplier = supplier
+        self._bounds = bounds
+        self._pace = pace
+        self._chance = chance
+
+    async def settle(self, purchase: Purchase, now: datetime) -> Purchase:
+        """Search once and write what it proves; `now` is the database's clock at some moment before this call.
+
+        The result is still in doubt when the search failed, or proved nothing: look again after `next_look`.
+        """
+        try:
+            lookup = await self._supplier.find_orders(purchase.intent.external_id, start_time=now)
+        except (SupplierUnavailable, SupplierUnauthorized) as error:
+            # A search that fails says nothing, least of all that there is no order.
+            logger.warning("search failed, still in doubt", external_id=purchase.intent.external_id, why=error.message)
+            await self._purchases.postpone(purchase, look=self.next_look(purchase, now))
+            return purchase
+        match judge(lookup, purchase.intent, purchase.send_deadline, self._bounds):
+            case Found(order, surplus):
+                PURCHASES.labels("adopted").inc()
+                look = self.first_look()
+                after = await self._purchases.record_taken(purchase, order, adopted=True, look=look)
+                tell_surplus(after, *surplus)
+                return after
+            case Absent():
+                PURCHASES.labels("absent").inc()
+                logger.info("proved that nothing was taken", external_id=purchase.intent.external_id)
+                return await self._purchases.record_absent(purchase, sent_before=now - self._bounds.total)
+            case Unsettled(strange):
+                tell_surplus(purchase, *strange)
+                await self._purchases.postpone(purchase, look=self.next_look(purchase, now))
+                return purchase
+
+    def next_look(self, purchase: Purchase, now: datetime) -> timedelta:
+        """Return when a purchase in doubt is worth another search."""
+        wait = gap(self._pace, purchase.looks, self._chance())
+        return doubt_gap(wait, now=now, send_deadline=purchase.send_deadline, bounds=self._bounds)
+
+    def first_look(self) -> timedelta:
+        """Return when a purchase that was just placed is worth a look."""
+        return gap(self._pace, 0, self._chance())
+
+
+def tell_surplus(purchase: Purchase, *surplus: SupplierOrder) -> None:
+    """Raise an alarm about orders under our reference that the purchase does not keep."""
+    for order in surplus:
+        SURPLUS_ORDERS.inc()
+        logger.error(
+            "supplier has an order beyond the purchase's own",
+            external_id=purchase.intent.external_id,
+            kept=purchase.supplier_order_id,
+            surplus=order.supplier_order_id,
+        )

@@ -1,0 +1,66 @@
+"""Put vault together and run it."""
+
+import asyncio
+from functools import partial
+
+from chassis.channel import open_channel
+from chassis.clock import SystemClock
+from chassis.database import Database
+from chassis.jetstream import connect_nats
+from chassis.outbox import Outbox, Relay
+from chassis.process import Process, run_process
+from chassis.server import GrpcServer
+from chassis.settings import load_or_exit
+from chassis.tls import TlsFiles
+from keyferry.vault.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
+
+from vault.access import ACCESS
+from vault.adapters.audit_grpc import GrpcAuditLog
+from vault.adapters.postgres import PostgresKeys
+from vault.adapters.r2 import R2ObjectStore
+from vault.adapters.r2_bucket import provision_bucket
+from vault.config import Settings
+from vault.crypto import Digests, Kek
+from vault.releasing import Releaser
+from vault.sealing import Sealer
+from vault.service import SERVICE_NAME, VaultServicer
+
+PROVISION_SECONDS = 20.0
+
+
+async def assemble(process: Process, settings: Settings) -> GrpcServer:
+    """Open what the service needs and return its server."""
+    tls = TlsFiles(settings.keyferry_tls_dir)
+    url = settings.database_url.get_secret_value()
+    database = await process.enter(Database.open(url, application="vault"))
+    client = await process.enter(connect_nats(settings.nats_url, name="vault"))
+    channel = await process.enter(open_channel(settings.keyferry_audit_address, peer="audit", tls=tls))
+    outbox = Outbox({"vault": "VAULT", "audit": "AUDIT"})
+    place = {
+        "endpoint": str(settings.r2_endpoint).rstrip("/"),
+        "bucket": settings.r2_bucket,
+        "access_key_id": settings.r2_access_key_id,
+        "secret_access_key": settings.r2_secret_access_key.get_secret_value(),
+    }
+    origin = str(settings.public_url).rstrip("/")
+    async with asyncio.timeout(PROVISION_SECONDS):
+        await asyncio.to_thread(partial(provision_bucket, **place, origin=origin))
+    store = R2ObjectStore(**place)
+    keys = PostgresKeys(database, outbox)
+    kek, digests = Kek(settings.key_encryption_secret), Digests(settings.keyferry_digest_secret)
+    clock = SystemClock()
+    sealer = Sealer(keys, store, kek, digests, clock)
+    releaser = Releaser(keys, store, GrpcAuditLog(channel), kek, digests, clock=clock)
+    process.spawn("outbox relay", Relay(database, outbox, client).run)
+    process.check("database", database.ping)
+    return GrpcServer(
+        listen=settings.keyferry_grpc_listen,
+        tls=tls,
+        access=ACCESS,
+        services=[SERVICE_NAME],
+        registrars=[partial(add_VaultServiceServicer_to_server, VaultServicer(sealer, releaser))],
+    )
+
+
+if __name__ == "__main__":
+    run_process("vault", load_or_exit(Settings), assemble)

@@ -1,0 +1,182 @@
+"""How keys are sealed, wrapped, bound and handed over. Every byte layout of vault is drawn here.
+
+sealed object   compact JWE (RFC 7516), readable by any JOSE library that has the DEK:
+                {"alg":"dir","enc":"A256GCM","kid":key_id,"cty":content type,"typ":binding}
+                . (no encrypted key) . 96-bit nonce . ciphertext . 128-bit tag
+binding         a media type with parameters (RFC 7515 section 4.1.9), so that no library meets a header it does not
+                know: keyferry-key;order=digest;owner=digest
+wrapped DEK     nonce (12) || AES-256-GCM(KEK, DEK) (32) || tag (16),
+                AAD = "keyferry/dek/v1" 0x00 key_id 0x00 KEK version
+digest          version "." base64url(HMAC-SHA-256(secret of that version and purpose, label 0x00 value))
+handed over     compact JWE, alg ECDH-ES+A256KW, enc A256GCM, to a one-time P-256 key of the recipient
+"""
+
+import base64
+import binascii
+import hmac
+import json
+import os
+from typing import Any
+
+from chassis.keyring import Keyring
+from chassis.secret import SecretBytes
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OctKey
+
+from vault.domain.key import Binding, WrappedDek
+
+DEK_BYTES = 32
+NONCE_BYTES = 12
+MOST_RECIPIENT_BYTES = 1024
+_COORDINATE_BYTES = 32
+_REGISTRY = jwe.JWERegistry(algorithms=["dir", "ECDH-ES+A256KW", "A256GCM"])
+
+
+class DoesNotOpen(Exception):
+    """Something that we stored does not open: it, or what should open it, was changed."""
+
+
+class BadRecipient(ValueError):
+    """The recipient's public key cannot be used. The message says why."""
+
+
+class Kek:
+    """Wraps DEKs under the active KEK and unwraps them under any retained one."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def wrap(self, dek: SecretBytes, key_id: str) -> WrappedDek:
+        """Wrap a DEK for one key; it unwraps for no other."""
+        version = self._keyring.active
+        nonce = os.urandom(NONCE_BYTES)
+        box = AESGCM(self._keyring.versions[version].expose())
+        return WrappedDek(nonce + box.encrypt(nonce, dek.expose(), _aad(key_id, version)), version)
+
+    def unwrap(self, wrapped: WrappedDek, key_id: str) -> SecretBytes:
+        """Unwrap a DEK. Raises DoesNotOpen when it is not this key's, or its KEK is gone."""
+        kek = self._keyring.versions.get(wrapped.kek_version)
+        if kek is None:
+            raise DoesNotOpen("the KEK of this version is not in the keyring")
+        nonce, data = wrapped.data[:NONCE_BYTES], wrapped.data[NONCE_BYTES:]
+        try:
+            return SecretBytes(AESGCM(kek.expose()).decrypt(nonce, data, _aad(key_id, wrapped.kek_version)))
+        except (InvalidTag, ValueError):
+            raise DoesNotOpen("the wrapped DEK does not open") from None
+
+
+def _aad(key_id: str, version: str) -> bytes:
+    return b"\0".join((b"keyferry/dek/v1", key_id.encode(), version.encode()))
+
+
+class Digests:
+    """Keyed digests under every retained version of one secret: of game keys, of orders, of owners."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._fingerprints = keyring.derive("fingerprint")
+        self._bindings = keyring.derive("binding")
+
+    def fingerprints(self, content_type: str, plaintext: SecretBytes) -> list[str]:
+        """Return a key's fingerprints, the active version's first."""
+        label = f"key/{content_type}"
+        return [_digest(self._fingerprints, version, label, plaintext.expose()) for version in self._versions()]
+
+    def bind(self, order_id: str, customer_id: str) -> Binding:
+        """Return the binding of a new key."""
+        active = self._bindings.active
+        return Binding(
+            order=_digest(self._bindings, active, "order", order_id.encode()),
+            owner=_digest(self._bindings, active, "owner", customer_id.encode()),
+        )
+
+    def matches(self, binding: Binding, order_id: str, customer_id: str) -> bool:
+        """Tell whether a key is bound to this order and this owner, in constant time."""
+        same_order = self._same(binding.order, "order", order_id)
+        same_owner = self._same(binding.owner, "owner", customer_id)
+        return same_order and same_owner
+
+    def _same(self, stored: str, label: str, value: str) -> bool:
+        version = stored.partition(".")[0]
+        if version not in self._bindings.versions:
+            return False
+        return hmac.compare_digest(stored, _digest(self._bindings, version, label, value.encode()))
+
+    def _versions(self) -> list[str]:
+        active = self._fingerprints.active
+        return [active, *(version for version in self._fingerprints.versions if version != active)]
+
+
+def _digest(keyring: Keyring, version: str, label: str, value: bytes) -> str:
+    mac = hmac.digest(keyring.versions[version].expose(), label.encode() + b"\0" + value, "sha256")
+    return f"{version}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+def new_dek() -> SecretBytes:
+    """Return a fresh DEK. It seals one key, so that its nonce can never repeat."""
+    return SecretBytes(os.urandom(DEK_BYTES))
+
+
+def _sealed_header(key_id: str, content_type: str, binding: Binding) -> dict[str, Any]:
+    bound = f"keyferry-key;order={binding.order};owner={binding.owner}"
+    return {"alg": "dir", "enc": "A256GCM", "kid": key_id, "cty": content_type, "typ": bound}
+
+
+def seal(plaintext: SecretBytes, dek: SecretBytes, *, key_id: str, content_type: str, binding: Binding) -> bytes:
+    """Return the sealed object of a key."""
+    header = _sealed_header(key_id, content_type, binding)
+    return jwe.encrypt_compact(header, plaintext.expose(), _oct_key(dek), registry=_REGISTRY).encode()
+
+
+def open_sealed(sealed: bytes, dek: SecretBytes, *, key_id: str, content_type: str, binding: Binding) -> SecretBytes:
+    """Open a sealed object. Raises DoesNotOpen when a bit of it, its DEK or its binding is another."""
+    try:
+        opened = jwe.decrypt_compact(sealed.decode("ascii"), _oct_key(dek), registry=_REGISTRY)
+    except (JoseError, ValueError, UnicodeDecodeError, binascii.Error, TypeError, KeyError):
+        raise DoesNotOpen("the sealed object does not open") from None
+    if opened.protected != _sealed_header(key_id, content_type, binding) or opened.plaintext is None:
+        raise DoesNotOpen("the sealed object is another key's")
+    return SecretBytes(opened.plaintext)
+
+
+def read_recipient(jwk: bytes) -> ECKey:
+    """Read a one-time public key: EC, P-256, on the curve, and nothing private. Raises BadRecipient."""
+    if len(jwk) > MOST_RECIPIENT_BYTES:
+        raise BadRecipient("must be a small JWK")
+    try:
+        parsed = json.loads(jwk)
+    except (ValueError, UnicodeDecodeError):
+        raise BadRecipient("must be a JWK as UTF-8 JSON") from None
+    if not isinstance(parsed, dict) or parsed.get("kty") != "EC" or parsed.get("crv") != "P-256":
+        raise BadRecipient("must have kty EC and crv P-256")
+    if "d" in parsed:
+        raise BadRecipient("must hold the public part only; make a new key pair, this one is known now")
+    coordinates = {name: parsed.get(name) for name in ("x", "y")}
+    if not all(_is_coordinate(value) for value in coordinates.values()):
+        raise BadRecipient("must have x and y as base64url of 32 bytes each")
+    try:
+        return ECKey.import_key({"kty": "EC", "crv": "P-256", "x": str(parsed["x"]), "y": str(parsed["y"])})
+    except (JoseError, ValueError):
+        raise BadRecipient("must be a point on P-256") from None
+
+
+def _is_coordinate(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        raw = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        return False
+    return len(raw) == _COORDINATE_BYTES
+
+
+def hand_over(secret: SecretBytes, recipient: ECKey, *, content_type: str, key_id: str) -> str:
+    """Return a secret as a compact JWE that only the recipient opens."""
+    header = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM", "cty": content_type, "kid": key_id}
+    return jwe.encrypt_compact(header, secret.expose(), recipient, registry=_REGISTRY)
+
+
+def _oct_key(dek: SecretBytes) -> OctKey:
+    return OctKey.import_key(dek.expose())

@@ -1,0 +1,1 @@
+"""Values of vault. Imports the standard library only."""

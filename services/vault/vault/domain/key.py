@@ -1,0 +1,60 @@
+"""A game key as vault keeps it: everything about it but the key."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+CONTENT_TYPES = frozenset({"text/plain", "image/jpeg", "image/png", "image/gif"})
+MOST_KEY_BYTES = 1024 * 1024
+
+
+class KeyState(Enum):
+    """Where a key is in its life."""
+
+    SEALING = "SEALING"
+    SEALED = "SEALED"
+    HELD = "HELD"
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedDek:
+    """A DEK under a KEK: `nonce || ciphertext || tag`, and the KEK's version."""
+
+    data: bytes
+    kek_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Keyed digests of the order and its owner, with the version of the secret: `v1.<base64url>`."""
+
+    order: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One row: a key before or after its object is confirmed."""
+
+    key_id: str
+    source_ref: str
+    order_id: str
+    item_id: str
+    binding: Binding
+    content_type: str
+    fingerprint: str
+    dek: WrappedDek
+    state: KeyState
+    generation: int
+    object_sha256: bytes | None
+    seal_time: datetime | None
+
+    @property
+    def object_name(self) -> str:
+        """Name of the sealed object. A later generation stands beside an object that was not ours to overwrite."""
+        return object_name(self.key_id, self.generation)
+
+
+def object_name(key_id: str, generation: int) -> str:
+    """Return the object's name."""
+    return f"keys/{key_id}" if generation == 0 else f"keys/{key_id}.{generation}"

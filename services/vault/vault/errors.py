@@ -1,0 +1,53 @@
+"""The reasons of vault. What customer and operator do on each is told in docs/errors.md."""
+
+import grpc
+from chassis.errors import KeyferryError
+
+
+class SourceRefConflict(KeyferryError):
+    """Another game key was sealed under this source reference; nothing was stored."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "SOURCE_REF_CONFLICT"
+
+
+class KeyNotFound(KeyferryError):
+    """No such key, or not this order's, or not this customer's: one answer for all three."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "KEY_NOT_FOUND"
+
+
+class KeyNotReady(KeyferryError):
+    """The key is its owner's, but cannot be opened: it is being sealed, or kept for a human."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_NOT_READY"
+
+
+class LinkExpired(KeyferryError):
+    """The request's first answer has expired; a fresh request gets a fresh link."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "LINK_EXPIRED"
+
+
+class KeyCorrupted(KeyferryError):
+    """A stored key does not open: its object, its wrapped DEK or its binding was changed. Never retried."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "KEY_CORRUPTED"
+
+
+class ObjectStoreUnavailable(KeyferryError):
+    """The object store does not answer; nothing was decided."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "OBJECT_STORE_UNAVAILABLE"
+
+
+class AuditUnavailable(KeyferryError):
+    """The audit log does not answer: no audit, no reveal."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "AUDIT_UNAVAILABLE"

@@ -1,0 +1,132 @@
+"""What vault needs of the outside world, in its own words."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Protocol
+
+from vault.domain.key import KeyRecord, KeyState
+
+
+class ObjectExists(Exception):
+    """An object of this name is there already; it was not changed."""
+
+
+class ObjectMissing(Exception):
+    """There is no object of this name."""
+
+
+class ObjectStore(Protocol):
+    """Keeps sealed objects. Every method raises ObjectStoreUnavailable when the store does not answer."""
+
+    async def create(self, name: str, data: bytes) -> None:
+        """Store an object that is not there yet. Raises ObjectExists."""
+        ...
+
+    async def read(self, name: str) -> bytes:
+        """Return an object. Raises ObjectMissing."""
+        ...
+
+    async def presign(self, name: str, lifetime: timedelta) -> str:
+        """Return a URL that gives the object to whoever holds it, for this long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The customer on whose behalf a key is opened."""
+
+    customer_id: str
+    email: str = field(default="", repr=False)
+    ip_address: str = field(default="", repr=False)
+    user_agent: str = field(default="", repr=False)
+
+
+class Release(Enum):
+    """The two ways in which a key leaves vault. The value begins the names of its audit actions."""
+
+    LINK = "key.link"
+    REVEAL = "key.reveal"
+
+
+class AuditLog(Protocol):
+    """The log that is written first."""
+
+    async def append(self, action: str, *, request_id: str, viewer: Viewer, order_id: str, key_id: str) -> int:
+        """Append an entry and return its sequence once it is durable. Twice under one request id is once.
+
+        Raises AuditUnavailable: nothing may be released then.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """A release that audit has in its log: everything that is kept of a request."""
+
+    request_id: str
+    request_digest: bytes
+    release: Release
+    key_id: str
+    audit_sequence: int
+    expire_time: datetime
+
+
+class KeyTransaction(Protocol):
+    """One transaction over keys, requests and the outbox."""
+
+    async def key(self, key_id: str) -> KeyRecord | None:
+        """Return a key."""
+        ...
+
+    async def key_by_source(self, source_ref: str) -> KeyRecord | None:
+        """Return the key of a source, locked until the transaction ends."""
+        ...
+
+    async def add(self, record: KeyRecord) -> bool:
+        """Add a key; False when its source has one already, and then nothing was added."""
+        ...
+
+    async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
+        """Return the id of an earlier key with one of these fingerprints, holding off others who ask for the same."""
+        ...
+
+    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> KeyRecord:
+        """Mark a key as stored, read back and opened."""
+        ...
+
+    async def next_generation(self, record: KeyRecord) -> KeyRecord:
+        """Move a key that is being sealed on to the next name; done twice from the same record it is done once."""
+        ...
+
+    async def authorization(self, request_id: str) -> Authorization | None:
+        """Return what is kept of a request."""
+        ...
+
+    async def add_authorization(self, authorization: Authorization) -> None:
+        """Keep a request; one that is kept already stays as it is."""
+        ...
+
+    async def tell_sealed(self, record: KeyRecord, *, same_as: str | None, now: datetime) -> None:
+        """Put the audit fact of a sealed or held key into the outbox."""
+        ...
+
+    async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:
+        """Put the audit fact of a denied access into the outbox."""
+        ...
+
+    async def tell_outcome(
+        self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
+    ) -> None:
+        """Put the fact that a release succeeded, or failed and why, into the outbox; once per request."""
+        ...
+
+
+class Keys(Protocol):
+    """The rows of keys. Raises ServiceUnavailable when the database does not answer."""
+
+    def transaction(self) -> AbstractAsyncContextManager[KeyTransaction]:
+        """Run a block in one transaction."""
+        ...

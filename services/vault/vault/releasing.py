@@ -1,0 +1,213 @@
+"""Releases a key to its owner: authorized, written to audit, and only then handed over.
+
+1 is it this order's and this owner's       no: told like no key at all, and noted as denied
+2 append `…_authorized` to audit            dies here: an authorization that released nothing; the repeat goes on
+3 keep the request                          dies here: as above; the repeat finds the same audit entry
+4 sign the URL, or open the key
+5 commit `…_released` and the opened event  dies here: nothing was handed over; the repeat hands over and counts once
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from chassis.clock import Clock
+from chassis.errors import KeyferryError, RequestIdReused
+from chassis.failpoints import failpoint
+from chassis.secret import SecretBytes
+from joserfc.jwk import ECKey
+
+from vault.crypto import Digests, DoesNotOpen, Kek, hand_over, open_sealed
+from vault.domain.key import KeyRecord, KeyState
+from vault.errors import KeyCorrupted, KeyNotFound, KeyNotReady, LinkExpired
+from vault.metrics import CORRUPTED, RELEASES
+from vault.ports import AuditLog, Authorization, Keys, ObjectMissing, ObjectStore, Release, Viewer
+
+logger = structlog.get_logger(__name__)
+
+LINK_LIFETIME = timedelta(minutes=15)
+# A link that is signed again for the last moments of the first one must still be worth fetching.
+LEAST_LIFETIME = timedelta(seconds=1)
+DEK_CONTENT_TYPE = "application/octet-stream"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """An owner's wish to open one key."""
+
+    request_id: str
+    digest: bytes
+    order_id: str
+    key_id: str
+    viewer: Viewer
+    recipient: ECKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLink:
+    """What the owner's page needs to open the key by itself."""
+
+    url: str = field(repr=False)
+    expire_time: datetime
+    content_key_jwe: str = field(repr=False)
+    object_sha256: bytes
+
+
+class Releaser:
+    """Hands keys to their owners. No audit, no key."""
+
+    def __init__(
+        self, keys: Keys, store: ObjectStore, audit: AuditLog, kek: Kek, digests: Digests, *, clock: Clock
+    ) -> None:
+        self._keys = keys
+        self._store = store
+        self._audit = audit
+        self._kek = kek
+        self._digests = digests
+        self._clock = clock
+
+    async def create_link(self, request: ReleaseRequest) -> DownloadLink:
+        """Return a link of at most 15 minutes.
+
+        Raises KeyNotFound, KeyNotReady, RequestIdReused, LinkExpired for the repeat of an old request,
+        AuditUnavailable, ObjectStoreUnavailable and KeyCorrupted.
+        """
+
+        async def make(record: KeyRecord, authorization: Authorization) -> DownloadLink:
+            lifetime = authorization.expire_time - self._clock.now()
+            dek = self._unwrap(record)
+            return DownloadLink(
+                url=await self._store.presign(record.object_name, lifetime),
+                expire_time=authorization.expire_time,
+                content_key_jwe=hand_over(dek, request.recipient, content_type=DEK_CONTENT_TYPE, key_id=record.key_id),
+                object_sha256=record.object_sha256 or b"",
+            )
+
+        return await self._release(Release.LINK, request, make)
+
+    async def reveal(self, request: ReleaseRequest) -> str:
+        """Return the opened key as a JWE to the recipient. Raises as `create_link` does."""
+
+        async def make(record: KeyRecord, _authorization: Authorization) -> str:
+            plaintext = await self._open(record)
+            return hand_over(plaintext, request.recipient, content_type=record.content_type, key_id=record.key_id)
+
+        return await self._release(Release.REVEAL, request, make)
+
+    async def _release(
+        self,
+        release: Release,
+        request: ReleaseRequest,
+        make: Callable[[KeyRecord, Authorization], Awaitable[T]],
+    ) -> T:
+        record = await self._authorize(release, request)
+        authorization = await self._written_down(release, request, record)
+        try:
+            made = await make(record, authorization)
+        except KeyferryError as error:
+            RELEASES.labels(release.value, "failed").inc()
+            await self._tell(authorization, record, request.viewer, failure=error.reason)
+            raise
+        await failpoint("vault.release.before_commit")
+        await self._tell(authorization, record, request.viewer, failure="")
+        await failpoint("vault.release.after_commit")
+        RELEASES.labels(release.value, "released").inc()
+        return made
+
+    async def _authorize(self, release: Release, request: ReleaseRequest) -> KeyRecord:
+        viewer = request.viewer
+        async with self._keys.transaction() as transaction:
+            record = await transaction.key(request.key_id)
+            allowed = record is not None and self._digests.matches(record.binding, request.order_id, viewer.customer_id)
+            if record is not None and not allowed:
+                await transaction.tell_denied(
+                    record.key_id, record.order_id, viewer, request_id=request.request_id, now=self._clock.now()
+                )
+        if record is None or not allowed:
+            RELEASES.labels(release.value, "denied").inc()
+            raise KeyNotFound("there is no such key")
+        if record.state is not KeyState.SEALED:
+            raise KeyNotReady("the key cannot be opened yet", metadata={"state": record.state.value})
+        return record
+
+    async def _written_down(self, release: Release, request: ReleaseRequest, record: KeyRecord) -> Authorization:
+        async with self._keys.transaction() as transaction:
+            known = await transaction.authorization(request.request_id)
+        if known is not None:
+            return self._check_repeat(known, request)
+        await failpoint("vault.release.before_audit")
+        sequence = await self._audit.append(
+            f"{release.value}_authorized",
+            request_id=request.request_id,
+            viewer=request.viewer,
+            order_id=record.order_id,
+            key_id=record.key_id,
+        )
+        await failpoint("vault.release.after_audit")
+        fresh = Authorization(
+            request_id=request.request_id,
+            request_digest=request.digest,
+            release=release,
+            key_id=record.key_id,
+            audit_sequence=sequence,
+            expire_time=self._clock.now() + LINK_LIFETIME,
+        )
+        async with self._keys.transaction() as transaction:
+            await transaction.add_authorization(fresh)
+            kept = await transaction.authorization(request.request_id)
+        return self._check_repeat(kept or fresh, request)
+
+    def _check_repeat(self, known: Authorization, request: ReleaseRequest) -> Authorization:
+        if known.request_digest != request.digest:
+            raise RequestIdReused(
+                "request_id: was used with another body; use a new id for a new request",
+                metadata={"request_id": request.request_id},
+            )
+        if known.expire_time - self._clock.now() < LEAST_LIFETIME:
+            raise LinkExpired("this request's link has expired; ask with a new request_id")
+        return known
+
+    async def _open(self, record: KeyRecord) -> SecretBytes:
+        dek = self._unwrap(record)
+        try:
+            stored = await self._store.read(record.object_name)
+            _check_digest(stored, record)
+            return open_sealed(
+                stored, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding
+            )
+        except (DoesNotOpen, ObjectMissing) as error:
+            raise _corrupted(record) from error
+
+    def _unwrap(self, record: KeyRecord) -> SecretBytes:
+        try:
+            return self._kek.unwrap(record.dek, record.key_id)
+        except DoesNotOpen as error:
+            raise _corrupted(record) from error
+
+    async def _tell(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str) -> None:
+        async with self._keys.transaction() as transaction:
+            await transaction.tell_outcome(authorization, record, viewer, failure=failure, now=self._clock.now())
+
+
+def _check_digest(stored: bytes, record: KeyRecord) -> None:
+    if hashlib.sha256(stored).digest() != record.object_sha256:
+        raise DoesNotOpen("the object's digest is another")
+
+
+def _corrupted(record: KeyRecord) -> KeyCorrupted:
+    CORRUPTED.inc()
+    logger.error("a stored key does not open", key_id=record.key_id)
+    return KeyCorrupted("the stored key does not open; a person has to look", metadata={"key_id": record.key_id})
+
+
+def request_digest(*parts: bytes) -> bytes:
+    """Return SHA-256 of a request's parts, each with its length: none of them is secret."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()

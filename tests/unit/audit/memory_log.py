@@ -1,0 +1,103 @@
+"""The log in memory: the port as PostgreSQL serves it, without PostgreSQL. Both pass the same contract suite."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from audit.domain.entry import Entry, Place, read_entry
+from audit.domain.paging import Filters
+from audit.ports import EarlierAppend, NewEntry, Person
+from chassis.errors import ServiceUnavailable
+
+
+@dataclass
+class MemoryLog:
+    """Keeps what was committed. `away` makes it unreachable; `poison` is an order id that cannot be stored."""
+
+    stored: list[NewEntry] = field(default_factory=list)
+    persons: dict[bytes, Person] = field(default_factory=dict)
+    now: datetime = datetime(2026, 1, 2, tzinfo=UTC)
+    away: bool = False
+    poison: str = "order-\x00"
+    commits: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
+        if self.away:
+            raise ServiceUnavailable("the log does not answer")
+        transaction = MemoryTransaction(self)
+        try:
+            yield transaction
+            await asyncio.sleep(0)
+            self.stored += transaction.new_entries
+            self.persons.update(transaction.new_persons)
+            self.commits += 1
+        finally:
+            transaction.end()
+
+
+class MemoryTransaction:
+    """Holds back what it adds until it is committed."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._has_turn = False
+        self.new_entries: list[NewEntry] = []
+        self.new_persons: dict[bytes, Person] = {}
+
+    def end(self) -> None:
+        if self._has_turn:
+            self._log.turn.release()
+
+    async def take_turn(self) -> tuple[Place | None, datetime]:
+        await self._log.turn.acquire()
+        self._has_turn = True
+        self._log.now += timedelta(milliseconds=1)
+        if not self._log.stored:
+            return None, self._log.now
+        last = self._log.stored[-1].appended
+        return Place(last.sequence, last.time), self._log.now
+
+    async def earlier_appends(self, append_ids: Collection[str]) -> Mapping[str, EarlierAppend]:
+        return {
+            entry.append_id: EarlierAppend(entry.request_digest, entry.appended)
+            for entry in self._log.stored
+            if entry.append_id in append_ids
+        }
+
+    async def persons(self, lookups: Collection[bytes]) -> Mapping[bytes, Person]:
+        return {lookup: person for lookup, person in self._all_persons().items() if lookup in lookups}
+
+    async def add_person(self, person: Person, lookup: bytes) -> None:
+        if lookup in self._all_persons():
+            raise KeyError(lookup)
+        self.new_persons[lookup] = person
+
+    async def add_entries(self, entries: Sequence[NewEntry]) -> None:
+        for entry in entries:
+            if read_entry(entry.canonical, b"").order_id == self._log.poison:
+                raise ValueError("cannot be stored")
+        self.new_entries += entries
+
+    async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
+        all_entries = (read_entry(entry.canonical, entry.appended.leaf_hash) for entry in self._log.stored)
+        matching = [
+            entry
+            for entry in all_entries
+            if entry.sequence > after
+            and filters.order_id in {"", entry.order_id}
+            and filters.key_id in {"", entry.key_id}
+            and filters.action in {"", entry.action}
+            and (not actor_ids or entry.actor_id in actor_ids)
+        ]
+        return matching[:limit]
+
+    async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:
+        persons = self._all_persons().values()
+        return {person.pseudonym: person for person in persons if person.pseudonym in pseudonyms}
+
+    def _all_persons(self) -> dict[bytes, Person]:
+        return {**self._log.persons, **self.new_persons}
