@@ -110,18 +110,17 @@ class System:
             await asyncio.sleep(0.2)
         raise AssertionError(f"{order_id} is not {' or '.join(states)} after {seconds:.0f} s: {seen}")
 
-    async def sold(self, http: httpx.AsyncClient) -> list[dict[str, Any]]:
-        """Return every key in the supplier's own ledger."""
-        return list((await http.get(f"{self.endpoints['kinguin_control']}/ledger")).json()["sold"])
+    async def sold(self, http: httpx.AsyncClient, **query: str) -> list[dict[str, Any]]:
+        """Return the supplier's own ledger of orders, with their keys in plain."""
+        answer = await http.get(f"{self.endpoints['kinguin_control']}/ledger", params=query)
+        return list(answer.json()["orders"])
 
-    async def sold_for(self, http: httpx.AsyncClient, order_id: str) -> list[dict[str, Any]]:
-        """Return the keys that the supplier sold for one order of the shop."""
-        bought = {
-            purchase.supplier_order_id
-            for line in (await self.fulfillment(order_id)).lines
-            for purchase in line.purchases
-        }
-        return [entry for entry in await self.sold(http) if entry["orderId"] in bought]
+    async def serials(self, http: httpx.AsyncClient, order_id: str) -> list[str]:
+        """Return the texts of the keys that the supplier sold for one order of the shop."""
+        fulfillment = await self.fulfillment(order_id)
+        bought = [purchase.external_id for line in fulfillment.lines for purchase in line.purchases]
+        orders = [order for external_id in bought for order in await self.sold(http, external_id=external_id)]
+        return [key["shown"] for order in orders for key in order["keys"]]
 
     async def fulfillment(self, order_id: str) -> Fulfillment:
         """Return the fulfillment as the shop sees it."""

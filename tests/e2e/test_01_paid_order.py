@@ -42,7 +42,7 @@ async def test_a_paid_order_becomes_a_key_on_its_owners_screen(
         shown.add(await key.locator(".secret").inner_text())
     await page.screenshot(path=artifacts / "order-opened.png", full_page=True)
 
-    assert shown == {entry["serial"] for entry in await system.sold_for(http, order_id)}
+    assert shown == set(await system.serials(http, order_id))
     delivered = await system.until(http, "alice", order_id, "DELIVERED")
     assert all(key["open_time"] for line in delivered["lines"] for key in line["keys"])
     assert not failures
@@ -76,7 +76,7 @@ async def test_without_a_script_the_edge_opens_the_key(
     await page.get_by_role("button", name="Show key").click()
     text = await page.locator(".secret").inner_text()
     await page.screenshot(path=artifacts / "order-no-script.png", full_page=True)
-    assert [text] == [entry["serial"] for entry in await system.sold_for(http, order_id)]
+    assert [text] == await system.serials(http, order_id)
     await context.close()
 
 
@@ -88,7 +88,7 @@ async def test_the_mail_holds_one_link_and_no_key(system: System, http: httpx.As
     assert order_id in mail["text"]
     assert mail["text"].count("http") == 1
     assert f"{system.endpoints['edge']}/orders/{order_id}" in mail["text"]
-    for serial in [entry["serial"] for entry in await system.sold_for(http, order_id)]:
+    for serial in await system.serials(http, order_id):
         assert serial not in mail["text"] + mail["html"] + str(mail)
     assert all(key_id not in str(mail) for key_id in keys_of(order))
 

@@ -59,6 +59,6 @@ async def test_a_given_supplier_is_used(supplier: dict[str, str], tmp_path: Path
         assert "kinguin" not in json.loads(system.layout.endpoints.read_text())["pids"]
         order_id = await system.pay("alice", Purchase(PRODUCTS[0].product_id))
         await system.until(http, "alice", order_id, "READY")
-        assert len((await http.get(f"{supplier['control']}/ledger")).json()["sold"]) == 1
+        assert len((await http.get(f"{supplier['control']}/ledger")).json()["orders"]) == 1
     finally:
         assert system.stop() == 0

@@ -42,8 +42,8 @@ MOST_SECONDS = 60.0
 ANSWER_SECONDS = 0.1
 # Somebody else is at this purchase now; asking again this soon finds out what came of it.
 BUSY_WAIT = timedelta(seconds=1)
-# After this anybody may search for what an attempt came to: its sender may be dead, and if it still waits for its answer,
-# then whichever of the two learns of the order first writes it down.
+# After this anybody may search for what an attempt came to. Its sender may be dead; and if it still waits for its
+# answer, whichever of the two learns of the order first writes it down.
 LEASE = timedelta(seconds=3)
 # One proof of absence, one new attempt; a second proof within one call cannot be.
 ROUNDS = 2
