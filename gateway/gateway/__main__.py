@@ -16,14 +16,14 @@ from gateway.auth.issuer import Issuer
 from gateway.auth.login import Client, Login
 from gateway.auth.session import Sessions
 from gateway.auth.tokens import TokenVerifier
-from gateway.config import EdgeSettings
+from gateway.config import Settings
 from gateway.edge import Edge, Streams
 from gateway.limits import Limiter
 from gateway.pages import Pages
 from gateway.server import HttpServer
 
 
-def _login(settings: EdgeSettings, http: httpx.AsyncClient, clock: SystemClock) -> tuple[Login, TokenVerifier]:
+def _login(settings: Settings, http: httpx.AsyncClient, clock: SystemClock) -> tuple[Login, TokenVerifier]:
     issuer = Issuer(http, issuer=settings.oidc_issuer, clock=clock)
     verifier = TokenVerifier(issuer, issuer=settings.oidc_issuer)
     client = Client(
@@ -36,7 +36,7 @@ def _login(settings: EdgeSettings, http: httpx.AsyncClient, clock: SystemClock) 
     return Login(http=http, issuer=issuer, verifier=verifier, client=client, keyring=keyring, clock=clock), verifier
 
 
-async def assemble(process: Process, settings: EdgeSettings) -> HttpServer:
+async def assemble(process: Process, settings: Settings) -> HttpServer:
     """Open what the edge needs and return its server."""
     clock, assets, streams = SystemClock(), Assets(), Streams()
     http = await process.enter(HttpxAiohttpClient(follow_redirects=False, trust_env=False))
@@ -74,4 +74,4 @@ async def assemble(process: Process, settings: EdgeSettings) -> HttpServer:
 
 
 if __name__ == "__main__":
-    run_process("edge", load_or_exit(EdgeSettings), assemble)
+    run_process("edge", load_or_exit(Settings), assemble)

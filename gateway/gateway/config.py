@@ -44,7 +44,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 SecretList = Annotated[SecretStr, AfterValidator(_secret_list)]
 
 
-class EdgeSettings(ServiceSettings):
+class Settings(ServiceSettings):
     """What the edge is told besides what every service is."""
 
     public_url: Origin = Field(description="Origin under which browsers reach the edge; https unless it is localhost.")

@@ -7,9 +7,14 @@ from chassis.errors import KeyferryError
 
 
 class EdgeError(KeyferryError):
-    """An error that the edge itself answers with; `http_status` where HTTP is more exact than the gRPC code."""
+    """An error that the edge itself answers with.
+
+    `http_status` is set where HTTP is more exact than the gRPC code, `field` where it is always the same part of the
+    request that is at fault.
+    """
 
     http_status: ClassVar[int | None] = None
+    field: ClassVar[str | None] = None
 
 
 class LoginRequired(EdgeError):
@@ -24,6 +29,7 @@ class TokenInvalid(EdgeError):
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "TOKEN_INVALID"
+    field = "authorization"
 
 
 class LoginFailed(EdgeError):
@@ -53,6 +59,7 @@ class WebhookRefused(EdgeError):
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "WEBHOOK_REFUSED"
+    field = "x-event-secret"
 
 
 class EventsUnavailable(EdgeError):
@@ -74,6 +81,7 @@ class BodyTooLarge(EdgeError):
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = "BODY_TOO_LARGE"
+    field = "body"
     http_status = 413
 
 
@@ -82,6 +90,7 @@ class BodyTooSlow(EdgeError):
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "BODY_TOO_SLOW"
+    field = "body"
     http_status = 408
 
 

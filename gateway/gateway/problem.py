@@ -5,7 +5,7 @@ itself is set up wrongly, becomes INTERNAL without its text.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -94,13 +94,17 @@ def document_of(error: KeyferryError, request_id: str) -> dict[str, Any]:
         "reason": reason,
         "request_id": request_id,
     }
-    if public and error.field_violations:
-        document["fields"] = [
-            {"field": fault.field, "description": fault.description} for fault in error.field_violations
-        ]
+    if public and (faults := _faults_of(error)):
+        document["fields"] = [{"field": fault.field, "description": fault.description} for fault in faults]
     if public and error.metadata:
         document["metadata"] = error.metadata
     return document
+
+
+def _faults_of(error: KeyferryError) -> Sequence[FieldViolation]:
+    if isinstance(error, EdgeError) and error.field is not None and not error.field_violations:
+        return [FieldViolation(error.field, error.message)]
+    return error.field_violations
 
 
 def headers_of(error: KeyferryError) -> dict[str, str]:

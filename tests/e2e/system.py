@@ -69,6 +69,10 @@ class System:
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(STOP_SECONDS)
 
+    def replicas(self, service: str) -> list[str]:
+        """Return the names of all processes of one service."""
+        return [name for name in self.endpoints["pids"] if name == service or name.startswith(f"{service}-2")]
+
     def kill(self, name: str) -> None:
         """End one process as if the machine had lost it."""
         os.kill(self.endpoints["pids"][name], signal.SIGKILL)
@@ -141,22 +145,32 @@ class System:
                 if not token:
                     return found
 
-    async def audit_entries(self, order_id: str) -> list[Entry]:
-        """Return what the audit log holds of an order."""
+    async def audit_entries(self, order_id: str = "") -> list[Entry]:
+        """Return what the audit log holds, of one order or of everything, page by page."""
+        found: list[Entry] = []
+        token = ""
         async with open_as_shop(Endpoints.read(self.layout), "audit") as channel:
-            answer = await AuditServiceStub(channel).ListEntries(ListEntriesRequest(order_id=order_id, page_size=500))
-        return list(answer.entries)
+            stub = AuditServiceStub(channel)
+            while True:
+                request = ListEntriesRequest(order_id=order_id, page_size=500, page_token=token)
+                page = await stub.ListEntries(request)
+                found += page.entries
+                token = page.next_page_token
+                if not token:
+                    return found
 
     async def actions(self, order_id: str, action: str) -> list[Entry]:
         """Return the entries of one action."""
         return [entry for entry in await self.audit_entries(order_id) if entry.action == action]
 
-    async def until_true(self, ask: Callable[[], Awaitable[object]], *, seconds: float = 20.0) -> None:
+    async def until_true(
+        self, ask: Callable[[], Awaitable[object]], *, seconds: float = 20.0, every: float = 0.2
+    ) -> None:
         """Ask until the answer is true."""
         deadline = time.monotonic() + seconds
         while not await ask():
             assert time.monotonic() < deadline, "it did not come true in time"
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(every)
 
     async def mails(self, http: httpx.AsyncClient, order_id: str) -> list[dict[str, Any]]:
         """Return the mails that link to an order."""

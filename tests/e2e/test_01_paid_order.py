@@ -12,7 +12,7 @@ from sandbox.shop import Purchase
 from tests.e2e.system import System, keys_of
 
 TEXT_PRODUCT = PRODUCTS[0].product_id
-PICTURE_PRODUCT = next(product.product_id for product in PRODUCTS if product.picture == "image/png")
+PICTURE_PRODUCT = next(product.product_id for product in PRODUCTS if not any(offer.text for offer in product.offers))
 LOGIN_MILLISECONDS = 10_000
 READY_MILLISECONDS = 40_000
 

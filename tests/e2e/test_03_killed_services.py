@@ -17,9 +17,15 @@ SERVICES = ("fulfillment", "kinguin-gateway", "vault", "audit", "edge")
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_killed_service_loses_nothing(system: System, http: httpx.AsyncClient, service: str) -> None:
+    before = len(await system.sold(http))
     paying = [asyncio.create_task(system.pay("alice", Purchase(PRODUCT))) for _ in range(ORDERS)]
-    await asyncio.sleep(0.4)
-    system.kill(service)
+
+    async def under_way() -> bool:
+        return len(await system.sold(http)) >= before + ORDERS // 5
+
+    await system.until_true(under_way, every=0.02)
+    for replica in system.replicas(service):
+        system.kill(replica)
     order_ids = await asyncio.gather(*paying)
     orders = [await system.until(http, "alice", order_id, "READY") for order_id in order_ids]
 

@@ -3,17 +3,21 @@
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from chassis.errors import KeyferryError
 from keyferry.fulfillment.v1.fulfillment_service_pb2 import GetFulfillmentRequest, SubmitOrderRequest
-from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceAsyncStub, FulfillmentServiceStub
+from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceStub
 from sandbox.endpoints import Endpoints
 from sandbox.kinguin.catalogue import PRODUCTS
 from sandbox.shop import Purchase, new_order_id, open_as_shop, paid_order
 
 from tests.e2e.system import System
+
+if TYPE_CHECKING:
+    from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceAsyncStub
 
 PRODUCT = PRODUCTS[0].product_id
 TWO_MEGABYTES = 2_000_000
@@ -42,7 +46,7 @@ def no_customer(request: SubmitOrderRequest) -> None:
 
 
 @pytest.fixture
-async def fulfillment(system: System) -> AsyncIterator[FulfillmentServiceAsyncStub]:
+async def fulfillment(system: System) -> AsyncIterator["FulfillmentServiceAsyncStub"]:
     async with open_as_shop(Endpoints.read(system.layout), "fulfillment") as channel:
         yield FulfillmentServiceStub(channel)
 
@@ -57,7 +61,7 @@ async def fulfillment(system: System) -> AsyncIterator[FulfillmentServiceAsyncSt
     ],
 )
 async def test_a_bad_order_is_refused_and_not_stored(
-    fulfillment: FulfillmentServiceAsyncStub, spoil: Callable[[SubmitOrderRequest], None], reason: str, field: str
+    fulfillment: "FulfillmentServiceAsyncStub", spoil: Callable[[SubmitOrderRequest], None], reason: str, field: str
 ) -> None:
     request = submission()
     spoil(request)
@@ -72,7 +76,8 @@ async def test_a_bad_order_is_refused_and_not_stored(
 
 async def test_a_body_of_two_megabytes_is_too_large(system: System, http: httpx.AsyncClient) -> None:
     answer = await http.post(f"{system.endpoints['edge']}/webhooks/kinguin", content=b"x" * TWO_MEGABYTES)
-    assert (answer.status_code, answer.json()["reason"]) == (413, "BODY_TOO_LARGE")
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"], problem["fields"][0]["field"]) == (413, "BODY_TOO_LARGE", "body")
 
 
 async def test_broken_json_names_the_body(system: System, http: httpx.AsyncClient) -> None:
@@ -83,7 +88,7 @@ async def test_broken_json_names_the_body(system: System, http: httpx.AsyncClien
     )
     problem = answer.json()
     assert (answer.status_code, problem["reason"]) == (400, "MALFORMED_BODY")
-    assert problem["errors"][0]["field"] == "body"
+    assert problem["fields"][0]["field"] == "body"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,9 @@ async def test_a_token_that_is_not_for_us_is_refused(
 ) -> None:
     token = system.token("alice", **claims)  # type: ignore[arg-type] # each case names one of its keywords
     answer = await http.get(f"{system.endpoints['edge']}/v1/orders", headers={"authorization": f"Bearer {token}"})
-    assert (answer.status_code, answer.json()["reason"]) == (401, "TOKEN_INVALID")
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"]) == (401, "TOKEN_INVALID")
+    assert problem["fields"][0]["field"] == "authorization"
 
 
 async def test_a_webhook_with_a_wrong_secret_is_refused(system: System, http: httpx.AsyncClient) -> None:
@@ -109,4 +116,6 @@ async def test_a_webhook_with_a_wrong_secret_is_refused(system: System, http: ht
         json={"orderId": "PHS84FJAG5U", "status": "completed", "updatedAt": "2026-01-01T00:00:00.000+00:00"},
         headers={"x-event-name": "order.status", "x-event-secret": "guessed"},
     )
-    assert (answer.status_code, answer.json()["reason"]) == (401, "WEBHOOK_REFUSED")
+    problem = answer.json()
+    assert (answer.status_code, problem["reason"]) == (401, "WEBHOOK_REFUSED")
+    assert problem["fields"][0]["field"] == "x-event-secret"

@@ -25,6 +25,7 @@ class _FileExporter(SpanExporter):
     """Appends finished spans to a file, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

@@ -20,9 +20,10 @@ T = TypeVar("T")
 class ClaimLoop(Generic[T]):
     """Claims what is due and hands each piece to `handle`.
 
-    `claim(limit)` commits a lease on each piece it returns, longer than `handle_seconds`: a piece whose handling
-    fails or
-    whose process dies is claimed again when the lease ends, by any replica. `handle` gives up by `handle_seconds`.
+    `claim(limit)` commits a lease on each piece it returns: a piece whose handling fails or whose process dies is
+    claimed again when the lease ends, by any replica. `handle` gives up by `handle_seconds`. Without `extend` the lease
+    must last longer than that; with it a short lease does, since `extend(pieces)` is called every `extend_seconds` for
+    what is being handled: then a dead process is noticed soon and a slow answer is still waited for.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class ClaimLoop(Generic[T]):
         handle_seconds: float,
         concurrency: int = 16,
         idle_seconds: float = 0.5,
+        extend: Callable[[Sequence[T]], Awaitable[None]] | None = None,
+        extend_seconds: float = 5.0,
     ) -> None:
         self._name = name
         self._claim = claim
@@ -41,29 +44,47 @@ class ClaimLoop(Generic[T]):
         self._handle_seconds = handle_seconds
         self._concurrency = concurrency
         self._idle_seconds = idle_seconds
-        self._running: set[asyncio.Task[None]] = set()
+        self._extend = extend
+        self._extend_seconds = extend_seconds
+        self._running: dict[asyncio.Task[None], T] = {}
         self.wakeup = Wakeup()
 
     async def run(self) -> None:
         """Work until canceled; what is being handled then is canceled too, and its lease runs out."""
+        extending = asyncio.create_task(self._extend_all())
         try:
             while True:
                 free = self._concurrency - len(self._running)
                 claimed = await self._claim_some(free) if free else ()
                 for piece in claimed:
                     task = asyncio.create_task(self._handle_one(piece))
-                    self._running.add(task)
+                    self._running[task] = piece
                     task.add_done_callback(self._done)
                 if len(claimed) < max(free, 1):
                     await self.wakeup.wait(self._idle_seconds)
         finally:
-            for task in self._running:
+            tasks = [extending, *self._running]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _extend_all(self) -> None:
+        while self._extend is not None:
+            await asyncio.sleep(self._extend_seconds)
+            pieces = list(self._running.values())
+            if not pieces:
+                continue
+            try:
+                await self._extend(pieces)
+            except ServiceUnavailable as error:
+                logger.warning("leases could not be extended", loop=self._name, why=error.message)
+            except Exception:  # leases that run out only cost a second look
+                TASK_FAILURES.labels(self._name).inc()
+                logger.exception("extending leases failed unexpectedly", loop=self._name)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         was_full = len(self._running) >= self._concurrency
-        self._running.discard(task)
+        self._running.pop(task, None)
         if was_full:
             self.wakeup.set()
 

@@ -26,7 +26,7 @@ from fulfillment.config import Settings
 from fulfillment.consumer import EventHandlers
 from fulfillment.intake import Intake
 from fulfillment.mailing import SEND_SECONDS, Letters, Mailing
-from fulfillment.progress import ACT_SECONDS, Progress
+from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, Progress
 from fulfillment.reading import Reading
 from fulfillment.service import SERVICE_NAME, FulfillmentServicer
 from fulfillment.watching import Watching
@@ -59,6 +59,8 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         handle=progress.act,
         handle_seconds=ACT_SECONDS,
         concurrency=PURCHASES_AT_ONCE,
+        extend=progress.extend,
+        extend_seconds=EXTEND_SECONDS,
     )
     mails = ClaimLoop(
         "mails", claim=mailing.claim, handle=mailing.send, handle_seconds=SEND_SECONDS, concurrency=MAILS_AT_ONCE

@@ -237,6 +237,10 @@ class OrderTransaction(Protocol):
         """Write a claimed purchase; it is due again when the lease ends without an answer."""
         ...
 
+    async def extend_leases(self, external_ids: Sequence[ExternalId], *, now: datetime, until: datetime) -> None:
+        """Let leases that have not ended last longer; one that has ended may be somebody else's already."""
+        ...
+
     async def save_purchase(self, purchase: Purchase, *, run_at: datetime | None, refusal: str = "") -> None:
         """Write a purchase; `run_at` is when a worker looks at it again, never when None."""
         ...

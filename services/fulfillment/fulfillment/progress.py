@@ -36,7 +36,9 @@ from fulfillment.ports import (
 
 # Buying may take the supplier as long as its own timeout, and a settling search on top.
 ACT_SECONDS = 75.0
-LEASE = timedelta(seconds=ACT_SECONDS + 15)
+# Short, so that a dead worker's purchases are soon another's; what is under way has its lease extended.
+LEASE = timedelta(seconds=15)
+EXTEND_SECONDS = 4.0
 _WAITING = {State.PURCHASING, State.AWAITING_KEYS}
 
 Act = Callable[[Buying], Awaitable[None]]
@@ -80,6 +82,13 @@ class Progress:
         if moved.state is not before.state:
             await summarize(transaction, moved.order_id, now=now)
         return Claimed(replace(buying, purchase=moved), commands)
+
+    async def extend(self, claimed: Sequence[Claimed]) -> None:
+        """Keep what is under way from others for another while."""
+        now = self._clock.now()
+        async with self._orders.transaction() as transaction:
+            under_way = [each.buying.purchase.external_id for each in claimed]
+            await transaction.extend_leases(under_way, now=now, until=now + LEASE)
 
     async def act(self, claimed: Claimed) -> None:
         """Do what the claim's transition asks for."""

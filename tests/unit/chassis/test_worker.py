@@ -83,3 +83,24 @@ async def test_a_canceled_loop_leaves_nothing_running() -> None:
     work = Work([0, 0])
     await run_for(work, 0.05, handle_seconds=60)
     assert work.running == 0
+
+
+async def test_leases_of_what_is_under_way_are_extended_and_of_nothing_else() -> None:
+    extended: list[Sequence[int]] = []
+
+    async def extend(pieces: Sequence[int]) -> None:
+        extended.append(list(pieces))
+        if len(extended) == 1:
+            raise ServiceUnavailable("away")
+        if len(extended) == 2:
+            raise ValueError
+
+    work = Work([0, 1])
+    loop = ClaimLoop(
+        "example", claim=work.claim, handle=work.handle, handle_seconds=60, extend=extend, extend_seconds=0.01
+    )
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await loop.run()
+    assert len(extended) > 3, "one extension that failed must not be the last"
+    assert all(pieces == [0] for pieces in extended[1:])

@@ -13,7 +13,7 @@ from chassis.settings import SettingsError
 from gateway.adapters import nats as adapter
 from gateway.adapters.nats import NatsWebhooks
 from gateway.assets import Assets
-from gateway.config import EdgeSettings, split_secrets
+from gateway.config import Settings, split_secrets
 from gateway.convert import customer_to_proto, download_link_from_proto, order_from_proto
 from gateway.domain.order import Customer, State
 from gateway.domain.webhook import WebhookHint
@@ -57,7 +57,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("environment")
 def test_settings_are_read() -> None:
-    settings = EdgeSettings.load()
+    settings = Settings.load()
     assert settings.public_url == "https://keys.example.com"
     assert settings.keyferry_fulfillment_address == ("10.0.0.1:7001", "10.0.0.2:7001")
     assert settings.webhook_proofs().event_secrets == (b"one", b"two")
@@ -84,7 +84,7 @@ def test_settings_are_read() -> None:
 def test_a_wrong_setting_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(name, value)
     with pytest.raises(SettingsError, match=name) as caught:
-        EdgeSettings.load()
+        Settings.load()
     assert "c2hvcnQ" not in str(caught.value)
 
 

@@ -194,6 +194,18 @@ class PostgresOrderTransaction:
             )
         )
 
+    async def extend_leases(self, external_ids: Sequence[ExternalId], *, now: datetime, until: datetime) -> None:
+        """Let leases that have not ended last longer; one that has ended may be somebody else's already."""
+        # What is locked is being answered: waiting for it could only end in a deadlock.
+        held = (
+            select(PURCHASE.c.external_id)
+            .where(PURCHASE.c.external_id.in_(external_ids), PURCHASE.c.lease_until > now)
+            .with_for_update(skip_locked=True)
+        )
+        await self._connection.execute(
+            update(PURCHASE).where(PURCHASE.c.external_id.in_(held)).values(run_at=until, lease_until=until)
+        )
+
     async def save_purchase(self, purchase: Purchase, *, run_at: datetime | None, refusal: str = "") -> None:
         """Write a purchase and end its lease; what was hastened meanwhile is due at once."""
         values: dict[str, object] = {
