@@ -73,7 +73,7 @@ lint: bootstrap ## Lint
 
 .PHONY: types
 types: bootstrap ## Check types, strictly
-	@$(BIN)/mypy $(PACKAGES) tests protos/generate.py
+	@$(BIN)/mypy $(PACKAGES) tests docs/examples protos/generate.py
 
 .PHONY: imports
 imports: bootstrap ## Check who imports whom

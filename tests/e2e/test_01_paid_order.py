@@ -1,5 +1,9 @@
 """Alice pays, watches her order, and opens her keys. Bob gets nothing."""
 
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -7,8 +11,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from sandbox.customer import Refused
 from sandbox.kinguin.catalogue import PRODUCTS
-from sandbox.shop import Purchase
+from sandbox.shop import Purchase, new_order_id, paid_order
 
+from docs.examples.submit_order import OrderRefused, open_channel, submit_order
 from tests.e2e.system import System, keys_of
 
 TEXT_PRODUCT = PRODUCTS[0].product_id
@@ -117,3 +122,20 @@ async def test_each_opening_is_in_the_log_before_the_key_is_out(system: System, 
     authorized = entries[actions.index("key.link_authorized")]
     assert authorized.actor.id == "alice"
     assert b"alice" not in authorized.canonical_entry
+
+
+async def test_a_synchronous_program_of_the_shop_submits_a_paid_order(system: System, http: httpx.AsyncClient) -> None:
+    now = datetime.now(UTC)
+    message = paid_order("alice", Purchase(TEXT_PRODUCT), order_id=new_order_id(now), now=now)
+    certificates = Path(system.endpoints["identities"]["shop"]["cert"]).parent
+    with open_channel(system.endpoints["grpc"]["fulfillment"], certificates) as channel:
+        submit = partial(submit_order, channel, message.order, message.payment, request_id=str(uuid.uuid4()))
+        first, again = await asyncio.to_thread(submit), await asyncio.to_thread(submit)
+        message.order.items[0].quantity = 0
+        spoiled = partial(submit_order, channel, message.order, message.payment, request_id=str(uuid.uuid4()))
+        with pytest.raises(OrderRefused) as refused:
+            await asyncio.to_thread(spoiled)
+    assert first.order_id == again.order_id == message.order.order_id
+    assert refused.value.reason == "INVALID_REQUEST"
+    assert "order.items[0].quantity" in refused.value.fields
+    await system.until(http, "alice", first.order_id, "READY")
