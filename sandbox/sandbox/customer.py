@@ -10,8 +10,13 @@ from joserfc.errors import JoseError
 from joserfc.jwe import JWERegistry
 from joserfc.jwk import ECKey, OctKey
 
-# The sealed key's header carries two members of Keyferry's own, which mean nothing to its owner (RFC 7516 4.3).
-_REGISTRY = JWERegistry(algorithms=["ECDH-ES+A256KW", "dir", "A256GCM"], strict_check_header=False)
+
+class _Registry(JWERegistry):
+    # The library's own limit of 64 KiB is below what a picture takes; a key has at most 1 MiB before base64url.
+    max_ciphertext_length = 1024 * 1024 * 4 // 3 + 4
+
+
+_REGISTRY = _Registry(algorithms=["ECDH-ES+A256KW", "dir", "A256GCM"])
 _PUBLIC_PARTS = ("kty", "crv", "x", "y")
 _DIGEST = hashlib.sha256
 

@@ -1,6 +1,8 @@
 """Alice pays, watches her order, and opens her keys. Bob gets nothing."""
 
 import asyncio
+import base64
+import os
 import uuid
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +20,7 @@ from tests.e2e.system import System, keys_of
 
 TEXT_PRODUCT = PRODUCTS[0].product_id
 PICTURE_PRODUCT = next(product.product_id for product in PRODUCTS if not any(offer.text for offer in product.offers))
+LARGE_PICTURE_BYTES = 300_000
 LOGIN_MILLISECONDS = 10_000
 READY_MILLISECONDS = 40_000
 
@@ -68,6 +71,29 @@ async def test_a_picture_key_is_shown_as_a_picture(
     assert await picture.evaluate("image => image.naturalWidth") > 1
     await page.screenshot(path=artifacts / "order-picture-phone-dark.png", full_page=True)
     await context.close()
+
+
+async def test_a_large_picture_opens_in_the_page_in_the_edge_and_in_a_program(
+    system: System, browser: Browser, http: httpx.AsyncClient
+) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + os.urandom(LARGE_PICTURE_BYTES)
+    plant = {"product_id": PICTURE_PRODUCT, "serial": base64.b64encode(picture).decode(), "type": "image/png"}
+    planted = await http.post(f"{system.endpoints['kinguin_control']}/plant", json=plant)
+    assert planted.is_success, planted.text
+    order_id = await system.pay("alice", Purchase(PICTURE_PRODUCT))
+    order = await system.until(http, "alice", order_id, "READY")
+    opened = await system.customer(http, "alice").open_key(order_id, keys_of(order)[0])
+    assert opened.plaintext == picture
+    for with_script in (True, False):
+        context = await browser.new_context(java_script_enabled=with_script, accept_downloads=True)
+        page = await context.new_page()
+        await logged_in(page, f"{system.endpoints['edge']}/orders/{order_id}", "alice")
+        await page.get_by_role("button", name="Show key").click()
+        async with page.expect_download() as downloading:
+            await page.get_by_text("Download picture").click()
+        downloaded = await (await downloading.value).path()
+        assert downloaded.read_bytes() == picture
+        await context.close()
 
 
 async def test_without_a_script_the_edge_opens_the_key(

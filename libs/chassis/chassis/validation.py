@@ -6,6 +6,7 @@ import uuid
 from chassis.errors import FieldViolation, InvalidRequest
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9._-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Faults:
@@ -19,9 +20,11 @@ class Faults:
         self._violations.append(FieldViolation(field, description))
 
     def require(self, field: str, value: str, *, longest: int = 255) -> str:
-        """Demand text of 1 to `longest` characters."""
+        """Demand text of 1 to `longest` characters, none of them a control character: PostgreSQL cannot store NUL."""
         if not value:
             self.add(field, "is required")
+        elif _CONTROL.search(value):
+            self.add(field, "must hold no control characters")
         elif len(value) > longest:
             self.add(field, f"must have at most {longest} characters")
         return value

@@ -1,9 +1,9 @@
 """Requests and answers of vault: contracts on one side, its own words on the other."""
 
-from chassis.errors import InvalidRequest
 from chassis.secret import SecretBytes
 from chassis.validation import Faults
 from google.protobuf.timestamp_pb2 import Timestamp
+from joserfc.jwk import ECKey
 from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
 
@@ -18,6 +18,7 @@ _STATES = {
     KeyState.SEALED: pb.STATE_SEALED,
     KeyState.HELD: pb.STATE_HELD,
 }
+# As long as audit takes them.
 LONGEST_IP_ADDRESS = 64
 LONGEST_USER_AGENT = 512
 LONGEST_EMAIL = 320
@@ -26,7 +27,7 @@ LONGEST_EMAIL = 320
 def seal_request_from_proto(request: pb.SealKeyRequest) -> SealRequest:
     """Read a request to seal. Raises InvalidRequest with every fault."""
     faults = Faults()
-    faults.request_id(request.request_id)
+    request_id = faults.request_id(request.request_id)
     faults.require("source_ref", request.source_ref)
     faults.identifier("order_id", request.order_id)
     faults.identifier("item_id", request.item_id)
@@ -37,8 +38,11 @@ def seal_request_from_proto(request: pb.SealKeyRequest) -> SealRequest:
         faults.add("plaintext_key", "is required")
     elif len(request.plaintext_key) > MOST_KEY_BYTES:
         faults.add("plaintext_key", f"must have at most {MOST_KEY_BYTES} bytes")
+    elif request.content_type == "text/plain" and not _is_utf8(request.plaintext_key):
+        faults.add("plaintext_key", "must be UTF-8, as its content type says")
     faults.raise_if_any()
     return SealRequest(
+        request_id=request_id,
         source_ref=request.source_ref,
         order_id=request.order_id,
         item_id=request.item_id,
@@ -61,11 +65,8 @@ def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.Reveal
     _check_length(faults, "actor.email", actor.email, LONGEST_EMAIL)
     _check_length(faults, "actor.ip_address", actor.ip_address, LONGEST_IP_ADDRESS)
     _check_length(faults, "actor.user_agent", actor.user_agent, LONGEST_USER_AGENT)
+    recipient = _recipient(faults, request.recipient_jwk)
     faults.raise_if_any()
-    try:
-        recipient = read_recipient(request.recipient_jwk)
-    except BadRecipient as fault:
-        raise InvalidRequest.of("recipient_jwk", str(fault)) from None
     way = request.DESCRIPTOR.full_name.encode()
     parts = (way, request.order_id.encode(), request.key_id.encode(), actor.id.encode(), request.recipient_jwk)
     return ReleaseRequest(
@@ -76,6 +77,23 @@ def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.Reveal
         viewer=Viewer(actor.id, actor.email, actor.ip_address, actor.user_agent),
         recipient=recipient,
     )
+
+
+def _recipient(faults: Faults, jwk: bytes) -> ECKey:
+    try:
+        return read_recipient(jwk)
+    except BadRecipient as fault:
+        faults.add("recipient_jwk", str(fault))
+        faults.raise_if_any()
+        raise
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_length(faults: Faults, field: str, value: str, longest: int) -> None:

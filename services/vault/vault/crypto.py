@@ -12,7 +12,6 @@ handed over     compact JWE, alg ECDH-ES+A256KW, enc A256GCM, to a one-time P-25
 """
 
 import base64
-import binascii
 import hmac
 import json
 import os
@@ -26,13 +25,22 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
 
-from vault.domain.key import Binding, WrappedDek
+from vault.domain.key import MOST_KEY_BYTES, Binding, WrappedDek
+from vault.errors import SecretVersionMissing
 
 DEK_BYTES = 32
 NONCE_BYTES = 12
 MOST_RECIPIENT_BYTES = 1024
 _COORDINATE_BYTES = 32
-_REGISTRY = jwe.JWERegistry(algorithms=["dir", "ECDH-ES+A256KW", "A256GCM"])
+_RECIPIENT_ALG = "ECDH-ES+A256KW"
+
+
+class _Registry(jwe.JWERegistry):
+    # The library's own limit of 64 KiB is below what a picture takes; base64url makes four characters of three bytes.
+    max_ciphertext_length = MOST_KEY_BYTES * 4 // 3 + 4
+
+
+_REGISTRY = _Registry(algorithms=["dir", _RECIPIENT_ALG, "A256GCM"])
 
 
 class DoesNotOpen(Exception):
@@ -57,10 +65,8 @@ class Kek:
         return WrappedDek(nonce + box.encrypt(nonce, dek.expose(), _aad(key_id, version)), version)
 
     def unwrap(self, wrapped: WrappedDek, key_id: str) -> SecretBytes:
-        """Unwrap a DEK. Raises DoesNotOpen when it is not this key's, or its KEK is gone."""
-        kek = self._keyring.versions.get(wrapped.kek_version)
-        if kek is None:
-            raise DoesNotOpen("the KEK of this version is not in the keyring")
+        """Unwrap a DEK. Raises DoesNotOpen when it is not this key's, SecretVersionMissing when its KEK is not here."""
+        kek = _version(self._keyring, wrapped.kek_version)
         nonce, data = wrapped.data[:NONCE_BYTES], wrapped.data[NONCE_BYTES:]
         try:
             return SecretBytes(AESGCM(kek.expose()).decrypt(nonce, data, _aad(key_id, wrapped.kek_version)))
@@ -92,30 +98,41 @@ class Digests:
             owner=_digest(self._bindings, active, "owner", customer_id.encode()),
         )
 
-    def matches(self, binding: Binding, order_id: str, customer_id: str) -> bool:
-        """Tell whether a key is bound to this order and this owner, in constant time."""
-        same_order = self._same(binding.order, "order", order_id)
-        same_owner = self._same(binding.owner, "owner", customer_id)
-        return same_order and same_owner
+    def has_fingerprint(self, stored: str, content_type: str, plaintext: SecretBytes) -> bool:
+        """Tell whether a stored fingerprint is this key's, in constant time. Raises SecretVersionMissing."""
+        return _same(self._fingerprints, stored, f"key/{content_type}", plaintext.expose())
 
-    def _same(self, stored: str, label: str, value: str) -> bool:
-        version = stored.partition(".")[0]
-        if version not in self._bindings.versions:
-            return False
-        return hmac.compare_digest(stored, _digest(self._bindings, version, label, value.encode()))
+    def matches(self, binding: Binding, order_id: str, customer_id: str) -> bool:
+        """Tell whether a key is bound to this order and this owner, in constant time. Raises SecretVersionMissing."""
+        same_order = _same(self._bindings, binding.order, "order", order_id.encode())
+        same_owner = _same(self._bindings, binding.owner, "owner", customer_id.encode())
+        return same_order and same_owner
 
     def _versions(self) -> list[str]:
         active = self._fingerprints.active
         return [active, *(version for version in self._fingerprints.versions if version != active)]
 
 
+def _same(keyring: Keyring, stored: str, label: str, value: bytes) -> bool:
+    return hmac.compare_digest(stored, _digest(keyring, stored.partition(".")[0], label, value))
+
+
 def _digest(keyring: Keyring, version: str, label: str, value: bytes) -> str:
-    mac = hmac.digest(keyring.versions[version].expose(), label.encode() + b"\0" + value, "sha256")
+    mac = hmac.digest(_version(keyring, version).expose(), label.encode() + b"\0" + value, "sha256")
     return f"{version}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
+def _version(keyring: Keyring, version: str) -> SecretBytes:
+    try:
+        return keyring.versions[version]
+    except KeyError:
+        raise SecretVersionMissing(
+            "a key is under a version of a secret that this replica does not have", metadata={"version": version}
+        ) from None
+
+
 def new_dek() -> SecretBytes:
-    """Return a fresh DEK. It seals one key, so that its nonce can never repeat."""
+    """Return a fresh DEK. It seals one key: only the few repeats of that key's sealing draw a nonce under it."""
     return SecretBytes(os.urandom(DEK_BYTES))
 
 
@@ -134,7 +151,7 @@ def open_sealed(sealed: bytes, dek: SecretBytes, *, key_id: str, content_type: s
     """Open a sealed object. Raises DoesNotOpen when a bit of it, its DEK or its binding is another."""
     try:
         opened = jwe.decrypt_compact(sealed.decode("ascii"), _oct_key(dek), registry=_REGISTRY)
-    except (JoseError, ValueError, UnicodeDecodeError, binascii.Error, TypeError, KeyError):
+    except (JoseError, ValueError, TypeError, KeyError):
         raise DoesNotOpen("the sealed object does not open") from None
     if opened.protected != _sealed_header(key_id, content_type, binding) or opened.plaintext is None:
         raise DoesNotOpen("the sealed object is another key's")
@@ -147,12 +164,14 @@ def read_recipient(jwk: bytes) -> ECKey:
         raise BadRecipient("must be a small JWK")
     try:
         parsed = json.loads(jwk)
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise BadRecipient("must be a JWK as UTF-8 JSON") from None
     if not isinstance(parsed, dict) or parsed.get("kty") != "EC" or parsed.get("crv") != "P-256":
         raise BadRecipient("must have kty EC and crv P-256")
     if "d" in parsed:
         raise BadRecipient("must hold the public part only; make a new key pair, this one is known now")
+    if parsed.get("use", "enc") != "enc" or parsed.get("alg", _RECIPIENT_ALG) != _RECIPIENT_ALG:
+        raise BadRecipient(f"must be for use enc and alg {_RECIPIENT_ALG}, where it says what it is for")
     coordinates = {name: parsed.get(name) for name in ("x", "y")}
     if not all(_is_coordinate(value) for value in coordinates.values()):
         raise BadRecipient("must have x and y as base64url of 32 bytes each")
@@ -167,14 +186,14 @@ def _is_coordinate(value: object) -> bool:
         return False
     try:
         raw = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
+    except ValueError:
         return False
     return len(raw) == _COORDINATE_BYTES
 
 
 def hand_over(secret: SecretBytes, recipient: ECKey, *, content_type: str, key_id: str) -> str:
     """Return a secret as a compact JWE that only the recipient opens."""
-    header = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM", "cty": content_type, "kid": key_id}
+    header = {"alg": _RECIPIENT_ALG, "enc": "A256GCM", "cty": content_type, "kid": key_id}
     return jwe.encrypt_compact(header, secret.expose(), recipient, registry=_REGISTRY)
 
 

@@ -39,6 +39,13 @@ class KeyCorrupted(KeyferryError):
     reason = "KEY_CORRUPTED"
 
 
+class SecretVersionMissing(KeyferryError):
+    """The key is under a version of a secret that this replica does not have; nothing was decided."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "SECRET_VERSION_MISSING"
+
+
 class ObjectStoreUnavailable(KeyferryError):
     """The object store does not answer; nothing was decided."""
 

@@ -18,6 +18,10 @@ class ObjectMissing(Exception):
     """There is no object of this name."""
 
 
+class ObjectTooLarge(Exception):
+    """The object is larger than anything of ours; it was not read."""
+
+
 class ObjectStore(Protocol):
     """Keeps sealed objects. Every method raises ObjectStoreUnavailable when the store does not answer."""
 
@@ -26,7 +30,7 @@ class ObjectStore(Protocol):
         ...
 
     async def read(self, name: str) -> bytes:
-        """Return an object. Raises ObjectMissing."""
+        """Return an object. Raises ObjectMissing or ObjectTooLarge."""
         ...
 
     async def presign(self, name: str, lifetime: timedelta) -> str:
@@ -57,7 +61,7 @@ class AuditLog(Protocol):
     async def append(self, action: str, *, request_id: str, viewer: Viewer, order_id: str, key_id: str) -> int:
         """Append an entry and return its sequence once it is durable. Twice under one request id is once.
 
-        Raises AuditUnavailable: nothing may be released then.
+        Raises AuditUnavailable, or RequestIdReused when the id stands for another entry: nothing may be released then.
         """
         ...
 
@@ -82,22 +86,22 @@ class KeyTransaction(Protocol):
         ...
 
     async def key_by_source(self, source_ref: str) -> KeyRecord | None:
-        """Return the key of a source, locked until the transaction ends."""
+        """Return the key of a source."""
         ...
 
     async def add(self, record: KeyRecord) -> bool:
-        """Add a key; False when its source has one already, and then nothing was added."""
+        """Add a key; False, and nothing was added, when its source or its request id has one already."""
         ...
 
     async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
         """Return the id of an earlier key with one of these fingerprints, holding off others who ask for the same."""
         ...
 
-    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> KeyRecord:
-        """Mark a key as stored, read back and opened."""
+    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
+        """Mark a key as stored, read back and opened; False when somebody else moved it on from this record."""
         ...
 
-    async def next_generation(self, record: KeyRecord) -> KeyRecord:
+    async def next_generation(self, record: KeyRecord) -> None:
         """Move a key that is being sealed on to the next name; done twice from the same record it is done once."""
         ...
 

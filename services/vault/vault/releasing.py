@@ -17,20 +17,20 @@ import structlog
 from chassis.clock import Clock
 from chassis.errors import KeyferryError, RequestIdReused
 from chassis.failpoints import failpoint
-from chassis.secret import SecretBytes
 from joserfc.jwk import ECKey
 
-from vault.crypto import Digests, DoesNotOpen, Kek, hand_over, open_sealed
+from vault.crypto import Digests, Kek, hand_over
 from vault.domain.key import KeyRecord, KeyState
-from vault.errors import KeyCorrupted, KeyNotFound, KeyNotReady, LinkExpired
-from vault.metrics import CORRUPTED, RELEASES
-from vault.ports import AuditLog, Authorization, Keys, ObjectMissing, ObjectStore, Release, Viewer
+from vault.errors import KeyNotFound, KeyNotReady, LinkExpired
+from vault.metrics import RELEASES
+from vault.opening import open_stored, unwrap
+from vault.ports import AuditLog, Authorization, Keys, ObjectStore, Release, Viewer
 
 logger = structlog.get_logger(__name__)
 
 LINK_LIFETIME = timedelta(minutes=15)
 # A link that is signed again for the last moments of the first one must still be worth fetching.
-LEAST_LIFETIME = timedelta(seconds=1)
+LEAST_LIFETIME = timedelta(seconds=5)
 DEK_CONTENT_TYPE = "application/octet-stream"
 
 T = TypeVar("T")
@@ -75,12 +75,12 @@ class Releaser:
         """Return a link of at most 15 minutes.
 
         Raises KeyNotFound, KeyNotReady, RequestIdReused, LinkExpired for the repeat of an old request,
-        AuditUnavailable, ObjectStoreUnavailable and KeyCorrupted.
+        AuditUnavailable, ObjectStoreUnavailable, SecretVersionMissing and KeyCorrupted.
         """
 
         async def make(record: KeyRecord, authorization: Authorization) -> DownloadLink:
             lifetime = authorization.expire_time - self._clock.now()
-            dek = self._unwrap(record)
+            dek = unwrap(self._kek, record)
             return DownloadLink(
                 url=await self._store.presign(record.object_name, lifetime),
                 expire_time=authorization.expire_time,
@@ -94,7 +94,7 @@ class Releaser:
         """Return the opened key as a JWE to the recipient. Raises as `create_link` does."""
 
         async def make(record: KeyRecord, _authorization: Authorization) -> str:
-            plaintext = await self._open(record)
+            plaintext = await open_stored(self._store, record, unwrap(self._kek, record))
             return hand_over(plaintext, request.recipient, content_type=record.content_type, key_id=record.key_id)
 
         return await self._release(Release.REVEAL, request, make)
@@ -109,9 +109,10 @@ class Releaser:
         authorization = await self._written_down(release, request, record)
         try:
             made = await make(record, authorization)
-        except KeyferryError as error:
+        except Exception as error:
             RELEASES.labels(release.value, "failed").inc()
-            await self._tell(authorization, record, request.viewer, failure=error.reason)
+            reason = error.reason if isinstance(error, KeyferryError) else KeyferryError.reason
+            await self._tell_failure(authorization, record, request.viewer, reason)
             raise
         await failpoint("vault.release.before_commit")
         await self._tell(authorization, record, request.viewer, failure="")
@@ -169,40 +170,19 @@ class Releaser:
                 metadata={"request_id": request.request_id},
             )
         if known.expire_time - self._clock.now() < LEAST_LIFETIME:
-            raise LinkExpired("this request's link has expired; ask with a new request_id")
+            raise LinkExpired("this request's link has expired or is about to; ask with a new request_id")
         return known
 
-    async def _open(self, record: KeyRecord) -> SecretBytes:
-        dek = self._unwrap(record)
+    async def _tell_failure(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, reason: str) -> None:
         try:
-            stored = await self._store.read(record.object_name)
-            _check_digest(stored, record)
-            return open_sealed(
-                stored, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding
-            )
-        except (DoesNotOpen, ObjectMissing) as error:
-            raise _corrupted(record) from error
-
-    def _unwrap(self, record: KeyRecord) -> SecretBytes:
-        try:
-            return self._kek.unwrap(record.dek, record.key_id)
-        except DoesNotOpen as error:
-            raise _corrupted(record) from error
+            await self._tell(authorization, record, viewer, failure=reason)
+        except KeyferryError as error:
+            # The caller needs the first failure; the authorization stands in audit without an outcome.
+            logger.warning("the outcome could not be told", key_id=record.key_id, why=error.message)
 
     async def _tell(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str) -> None:
         async with self._keys.transaction() as transaction:
             await transaction.tell_outcome(authorization, record, viewer, failure=failure, now=self._clock.now())
-
-
-def _check_digest(stored: bytes, record: KeyRecord) -> None:
-    if hashlib.sha256(stored).digest() != record.object_sha256:
-        raise DoesNotOpen("the object's digest is another")
-
-
-def _corrupted(record: KeyRecord) -> KeyCorrupted:
-    CORRUPTED.inc()
-    logger.error("a stored key does not open", key_id=record.key_id)
-    return KeyCorrupted("the stored key does not open; a person has to look", metadata={"key_id": record.key_id})
 
 
 def request_digest(*parts: bytes) -> bytes:

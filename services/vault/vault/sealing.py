@@ -12,25 +12,28 @@ from dataclasses import dataclass, field
 
 import structlog
 from chassis.clock import Clock
+from chassis.errors import RequestIdReused
 from chassis.failpoints import failpoint
 from chassis.secret import SecretBytes
 
 from vault.crypto import Digests, DoesNotOpen, Kek, new_dek, open_sealed, seal
 from vault.domain.key import KeyRecord, KeyState
-from vault.errors import KeyCorrupted, SourceRefConflict
+from vault.errors import ObjectStoreUnavailable, SourceRefConflict
 from vault.metrics import KEYS_SEALED
-from vault.ports import Keys, ObjectExists, ObjectMissing, ObjectStore
+from vault.opening import unwrap
+from vault.ports import Keys, KeyTransaction, ObjectExists, ObjectMissing, ObjectStore, ObjectTooLarge
 
 logger = structlog.get_logger(__name__)
 
-# An object under a fresh random name that is not ours happens by a crash between put and commit at most once a try.
-MOST_GENERATIONS = 5
+# Names are fresh and random: an object of somebody else's under one of them is no accident, let alone several.
+MOST_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SealRequest:
     """A game key and whose it is to be."""
 
+    request_id: str
     source_ref: str
     order_id: str
     item_id: str
@@ -52,32 +55,34 @@ class Sealer:
     async def seal(self, request: SealRequest) -> KeyRecord:
         """Return the sealed key, or the one that this source has already.
 
-        Raises SourceRefConflict for another key under a known source, KeyCorrupted when a stored row does not open,
-        ObjectStoreUnavailable when the object could not be confirmed: repeat the request.
+        Raises SourceRefConflict for another key under a known source, RequestIdReused for another source under a known
+        request id, KeyCorrupted when a stored row does not open, and ObjectStoreUnavailable when the object could not
+        be confirmed: repeat the request.
         """
-        fingerprints = self._digests.fingerprints(request.content_type, request.plaintext)
-        record = await self._row(request, fingerprints)
-        self._check_same(record, request, fingerprints)
+        record = await self._row(request)
+        self._check_same(record, request)
         if record.state is not KeyState.SEALING:
             return record
-        dek = self._unwrap(record)
-        for _ in range(MOST_GENERATIONS):
+        dek = unwrap(self._kek, record)
+        for _ in range(MOST_TRIES):
             digest = await self._store_object(record, request.plaintext, dek)
-            if digest is not None:
-                return await self._finish(record, fingerprints, digest)
-            async with self._keys.transaction() as transaction:
-                record = await transaction.next_generation(record)
+            if digest is None:
+                async with self._keys.transaction() as transaction:
+                    await transaction.next_generation(record)
+                    record = await _reread(transaction, record)
+            else:
+                record = await self._finish(record, request.plaintext, digest)
             if record.state is not KeyState.SEALING:
                 return record
-        raise KeyCorrupted("no free name was found for the sealed object", metadata={"key_id": record.key_id})
+        raise ObjectStoreUnavailable("no name was free for the sealed object; nothing was decided")
 
-    async def _row(self, request: SealRequest, fingerprints: list[str]) -> KeyRecord:
+    async def _row(self, request: SealRequest) -> KeyRecord:
         """Return the source's row, made now if need be; of two who make it at once one finds the other's."""
         async with self._keys.transaction() as transaction:
             known = await transaction.key_by_source(request.source_ref)
             if known is not None:
                 return known
-            record = self._new_record(request, fingerprints[0])
+            record = self._new_record(request)
             await failpoint("vault.seal.before_row")
             added = await transaction.add(record)
         await failpoint("vault.seal.after_row")
@@ -86,19 +91,23 @@ class Sealer:
         async with self._keys.transaction() as transaction:
             found = await transaction.key_by_source(request.source_ref)
         if found is None:
-            raise KeyCorrupted("a row that was there is gone")
+            raise RequestIdReused(
+                "request_id: was used to seal another source's key; use a new id for a new request",
+                metadata={"request_id": request.request_id},
+            )
         return found
 
-    def _new_record(self, request: SealRequest, fingerprint: str) -> KeyRecord:
+    def _new_record(self, request: SealRequest) -> KeyRecord:
         key_id = uuid.uuid4().hex
         return KeyRecord(
             key_id=key_id,
             source_ref=request.source_ref,
+            seal_request_id=request.request_id,
             order_id=request.order_id,
             item_id=request.item_id,
             binding=self._digests.bind(request.order_id, request.customer_id),
             content_type=request.content_type,
-            fingerprint=fingerprint,
+            fingerprint=self._digests.fingerprints(request.content_type, request.plaintext)[0],
             dek=self._kek.wrap(new_dek(), key_id),
             state=KeyState.SEALING,
             generation=0,
@@ -106,23 +115,17 @@ class Sealer:
             seal_time=None,
         )
 
-    def _check_same(self, record: KeyRecord, request: SealRequest, fingerprints: list[str]) -> None:
+    def _check_same(self, record: KeyRecord, request: SealRequest) -> None:
         same = (
-            record.fingerprint in fingerprints
+            self._digests.has_fingerprint(record.fingerprint, request.content_type, request.plaintext)
             and record.content_type == request.content_type
+            and record.item_id == request.item_id
             and self._digests.matches(record.binding, request.order_id, request.customer_id)
         )
         if not same:
             raise SourceRefConflict(
                 "source_ref: another key, order or owner was sealed under it", metadata={"key_id": record.key_id}
             )
-
-    def _unwrap(self, record: KeyRecord) -> SecretBytes:
-        try:
-            return self._kek.unwrap(record.dek, record.key_id)
-        except DoesNotOpen as error:
-            logger.exception("wrapped dek does not open", key_id=record.key_id)
-            raise KeyCorrupted("the key's DEK does not open", metadata={"key_id": record.key_id}) from error
 
     async def _store_object(self, record: KeyRecord, plaintext: SecretBytes, dek: SecretBytes) -> bytes | None:
         """Put the object, read it back, open it; return its SHA-256, or None when the name is somebody else's."""
@@ -138,20 +141,35 @@ class Sealer:
             opened = open_sealed(
                 stored, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding
             )
-        except (ObjectMissing, DoesNotOpen):
+        except ObjectMissing as error:
+            raise ObjectStoreUnavailable("the object store does not show what it took; nothing was decided") from error
+        except (ObjectTooLarge, DoesNotOpen):
+            logger.error("another's object stands under a name of ours", object_name=record.object_name)  # noqa: TRY400 # its text says nothing more
             return None
         return hashlib.sha256(stored).digest() if opened == plaintext else None
 
-    async def _finish(self, record: KeyRecord, fingerprints: list[str], digest: bytes) -> KeyRecord:
+    async def _finish(self, record: KeyRecord, plaintext: SecretBytes, digest: bytes) -> KeyRecord:
+        """Mark the key as sealed, or as held; return its row as it then stands, whoever wrote it."""
         now = self._clock.now()
+        fingerprints = self._digests.fingerprints(record.content_type, plaintext)
         await failpoint("vault.seal.before_commit")
         async with self._keys.transaction() as transaction:
             same_as = await transaction.same_key(record, fingerprints)
-            state = KeyState.HELD if same_as is not None else KeyState.SEALED
-            finished = await transaction.finish(record, state, object_sha256=digest, now=now)
-            await transaction.tell_sealed(finished, same_as=same_as, now=now)
+            state = KeyState.SEALED if same_as is None else KeyState.HELD
+            ours = await transaction.finish(record, state, object_sha256=digest, now=now)
+            if ours:
+                await transaction.tell_sealed(record, same_as=same_as, now=now)
+            finished = await _reread(transaction, record)
         await failpoint("vault.seal.after_commit")
-        if same_as is not None:
-            logger.error("the same game key was sold to us twice", key_id=record.key_id, same_as=same_as)
-        KEYS_SEALED.labels(finished.state.name.lower()).inc()
+        if ours:
+            KEYS_SEALED.labels(finished.state.name.lower()).inc()
+            if same_as is not None:
+                logger.error("the same game key was sold to us twice", key_id=record.key_id, same_as=same_as)
         return finished
+
+
+async def _reread(transaction: KeyTransaction, record: KeyRecord) -> KeyRecord:
+    found = await transaction.key(record.key_id)
+    if found is None:
+        raise AssertionError("a row of a sealed key is never deleted")
+    return found

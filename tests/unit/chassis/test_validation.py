@@ -23,12 +23,14 @@ def test_every_fault_is_collected_in_order() -> None:
     faults.require("empty", "")
     faults.require("long", "x" * 256)
     faults.require("longer", "xxx", longest=2)
+    faults.require("nul", "a\x00b")
+    faults.require("line", "a\nb")
     faults.identifier("odd", "a b")
     faults.identifier("newline", "a\n")
     faults.identifier("none", "")
     faults.identifier("endless", "a" * 65)
     faults.add("own", "must be otherwise")
-    assert faults_of(faults) == ["empty", "long", "longer", "odd", "newline", "none", "endless", "own"]
+    assert faults_of(faults) == ["empty", "long", "longer", "nul", "line", "odd", "newline", "none", "endless", "own"]
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,22 @@ down_revision = None
 KEYS = (
     """
     CREATE TABLE sealed_key (
-        key_id        text        PRIMARY KEY,
-        source_ref    text        NOT NULL UNIQUE,
-        order_id      text        NOT NULL,
-        item_id       text        NOT NULL,
-        order_digest  text        NOT NULL,
-        owner_digest  text        NOT NULL,
-        content_type  text        NOT NULL,
-        fingerprint   text        NOT NULL,
-        wrapped_dek   bytea       NOT NULL CHECK (octet_length(wrapped_dek) = 60),
-        kek_version   text        NOT NULL,
-        state         text        NOT NULL CHECK (state IN ('SEALING', 'SEALED', 'HELD')),
-        generation    integer     NOT NULL DEFAULT 0 CHECK (generation >= 0),
-        object_sha256 bytea       CHECK (octet_length(object_sha256) = 32),
-        create_time   timestamptz NOT NULL DEFAULT now(),
-        seal_time     timestamptz,
+        key_id          text        PRIMARY KEY,
+        source_ref      text        NOT NULL UNIQUE,
+        seal_request_id text        NOT NULL UNIQUE,
+        order_id        text        NOT NULL,
+        item_id         text        NOT NULL,
+        order_digest    text        NOT NULL,
+        owner_digest    text        NOT NULL,
+        content_type    text        NOT NULL,
+        fingerprint     text        NOT NULL,
+        wrapped_dek     bytea       NOT NULL CHECK (octet_length(wrapped_dek) = 60),
+        kek_version     text        NOT NULL,
+        state           text        NOT NULL CHECK (state IN ('SEALING', 'SEALED', 'HELD')),
+        generation      integer     NOT NULL DEFAULT 0 CHECK (generation >= 0),
+        object_sha256   bytea       CHECK (octet_length(object_sha256) = 32),
+        create_time     timestamptz NOT NULL DEFAULT now(),
+        seal_time       timestamptz,
         CONSTRAINT sealed_means_confirmed
             CHECK (state = 'SEALING' OR (object_sha256 IS NOT NULL AND seal_time IS NOT NULL))
     )

@@ -3,13 +3,16 @@
 import uuid
 
 import grpc
-from chassis.errors import KeyferryError
+import structlog
+from chassis.errors import KeyferryError, RequestIdReused
 from keyferry.audit.v1.audit_service_pb2 import AppendEntryRequest
 from keyferry.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from keyferry.type.v1 import actor_pb2
 
 from vault.errors import AuditUnavailable
 from vault.ports import Viewer
+
+logger = structlog.get_logger(__name__)
 
 # A customer is waiting; audit answers within milliseconds or not at all.
 APPEND_SECONDS = 5.0
@@ -24,7 +27,11 @@ class GrpcAuditLog:
         self._stub = AuditServiceStub(channel)
 
     async def append(self, action: str, *, request_id: str, viewer: Viewer, order_id: str, key_id: str) -> int:
-        """Append an entry and return its sequence once it is durable. Whatever goes wrong, nothing may be released."""
+        """Append an entry and return its sequence once it is durable.
+
+        Raises AuditUnavailable, or RequestIdReused for a request that stands in the log as another person's or place's:
+        whatever goes wrong, nothing may be released.
+        """
         request = AppendEntryRequest(
             request_id=str(uuid.uuid5(_NAMESPACE, f"{action}/{request_id}/{key_id}/{viewer.customer_id}")),
             actor=actor_pb2.Actor(
@@ -42,4 +49,10 @@ class GrpcAuditLog:
         try:
             return (await self._stub.AppendEntry(request, timeout=APPEND_SECONDS)).sequence
         except KeyferryError as error:
+            if error.reason == RequestIdReused.reason:
+                # The same request from another address, or by another browser: an entry says who it was the first time.
+                raise RequestIdReused(
+                    "request_id: was used by another caller; use a new id for a new request"
+                ) from error
+            logger.warning("the audit log took no entry", code=error.code.name, reason=error.reason)
             raise AuditUnavailable("the audit log does not answer; no key is opened without it") from error

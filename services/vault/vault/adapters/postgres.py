@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +41,7 @@ KEY = Table(
     _metadata,
     Column("key_id", Text, primary_key=True),
     Column("source_ref", Text, nullable=False),
+    Column("seal_request_id", Text, nullable=False),
     Column("order_id", Text, nullable=False),
     Column("item_id", Text, nullable=False),
     Column("order_digest", Text, nullable=False),
@@ -102,12 +102,13 @@ class PostgresKeyTransaction:
         return None if row is None else _record(row)
 
     async def add(self, record: KeyRecord) -> bool:
-        """Add a key; False when its source has one already."""
+        """Add a key; False when its source or its request id has one already."""
         statement = (
             insert(KEY)
             .values(
                 key_id=record.key_id,
                 source_ref=record.source_ref,
+                seal_request_id=record.seal_request_id,
                 order_id=record.order_id,
                 item_id=record.item_id,
                 order_digest=record.binding.order,
@@ -119,7 +120,7 @@ class PostgresKeyTransaction:
                 state=record.state.value,
                 generation=record.generation,
             )
-            .on_conflict_do_nothing(index_elements=["source_ref"])
+            .on_conflict_do_nothing()
             .returning(KEY.c.key_id)
         )
         return (await self._connection.execute(statement)).first() is not None
@@ -146,8 +147,8 @@ class PostgresKeyTransaction:
         )
         return (await self._connection.execute(statement)).scalar_one_or_none()
 
-    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> KeyRecord:
-        """Mark a key as stored; one that somebody else finished stays as it is."""
+    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
+        """Mark a key as stored; False, and it stays as it is, when somebody else moved it on."""
         statement = (
             update(KEY)
             .where(
@@ -156,11 +157,11 @@ class PostgresKeyTransaction:
                 KEY.c.generation == record.generation,
             )
             .values(state=state.value, object_sha256=object_sha256, seal_time=now)
+            .returning(KEY.c.key_id)
         )
-        await self._connection.execute(statement)
-        return await self._again(record)
+        return (await self._connection.execute(statement)).first() is not None
 
-    async def next_generation(self, record: KeyRecord) -> KeyRecord:
+    async def next_generation(self, record: KeyRecord) -> None:
         """Move a key that is being sealed on to the next name."""
         statement = (
             update(KEY)
@@ -172,11 +173,6 @@ class PostgresKeyTransaction:
             .values(generation=record.generation + 1)
         )
         await self._connection.execute(statement)
-        return await self._again(record)
-
-    async def _again(self, record: KeyRecord) -> KeyRecord:
-        found = await self.key(record.key_id)
-        return found if found is not None else replace(record)
 
     async def authorization(self, request_id: str) -> Authorization | None:
         """Return what is kept of a request."""
@@ -228,7 +224,8 @@ class PostgresKeyTransaction:
             request_id=request_id,
             occur_time=_timestamp(now),
         )
-        await self._tell(recorded, "audit.recorded", key_id, now, "key.access_denied", request_id)
+        identity = ("key.access_denied", request_id, key_id, viewer.customer_id)
+        await self._tell(recorded, "audit.recorded", key_id, now, *identity)
 
     async def tell_outcome(
         self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
@@ -242,7 +239,7 @@ class PostgresKeyTransaction:
             order_id=record.order_id,
             key_id=record.key_id,
             request_id=authorization.request_id,
-            details={"authorized_at": str(authorization.audit_sequence)} | ({"reason": failure} if failure else {}),
+            details=_outcome_details(authorization, failure),
             occur_time=_timestamp(now),
         )
         await self._tell(recorded, "audit.recorded", record.key_id, now, action, authorization.request_id)
@@ -260,6 +257,15 @@ class PostgresKeyTransaction:
         await self._outbox.enqueue(self._connection, event)
 
 
+def _outcome_details(authorization: Authorization, failure: str) -> dict[str, str]:
+    details = {"authorized_at": str(authorization.audit_sequence)}
+    if failure:
+        return {**details, "reason": failure}
+    if authorization.release is Release.LINK:
+        return {**details, "expire_time": authorization.expire_time.isoformat()}
+    return details
+
+
 def _timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
@@ -270,6 +276,7 @@ def _record(row: Row[Any]) -> KeyRecord:
     return KeyRecord(
         key_id=row.key_id,
         source_ref=row.source_ref,
+        seal_request_id=row.seal_request_id,
         order_id=row.order_id,
         item_id=row.item_id,
         binding=Binding(row.order_digest, row.owner_digest),

@@ -10,7 +10,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import S3Store
 
 from vault.errors import ObjectStoreUnavailable
-from vault.ports import ObjectExists, ObjectMissing
+from vault.ports import ObjectExists, ObjectMissing, ObjectTooLarge
 
 # R2 answers within tens of milliseconds; a slow one is repeated by the caller, who sees the state.
 CALL_SECONDS = 8.0
@@ -48,7 +48,7 @@ class R2ObjectStore:
             try:
                 result = await obstore.get_async(self._store, name)
                 if result.meta["size"] > MOST_OBJECT_BYTES:
-                    raise ObjectMissing(name)
+                    raise ObjectTooLarge(name)
                 return bytes(await result.bytes_async())
             except (NotFoundError, FileNotFoundError):
                 raise ObjectMissing(name) from None
@@ -57,14 +57,6 @@ class R2ObjectStore:
         """Return a URL that gives the object to whoever holds it, for this long."""
         async with _mapped_errors():
             return await obstore.sign_async(self._store, "GET", name, lifetime)
-
-    async def ping(self) -> None:
-        """Raise ObjectStoreUnavailable unless the store answers."""
-        async with _mapped_errors():
-            try:
-                await obstore.head_async(self._store, "keys/probe")
-            except (NotFoundError, FileNotFoundError):
-                return
 
 
 @asynccontextmanager

@@ -38,6 +38,7 @@ class KeyRecord:
 
     key_id: str
     source_ref: str
+    seal_request_id: str
     order_id: str
     item_id: str
     binding: Binding

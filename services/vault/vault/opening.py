@@ -1,0 +1,43 @@
+"""Opens what is stored: the row's DEK, then the object. What does not open is counted and told, never guessed at."""
+
+import hashlib
+
+import structlog
+from chassis.secret import SecretBytes
+
+from vault.crypto import DoesNotOpen, Kek, open_sealed
+from vault.domain.key import KeyRecord
+from vault.errors import KeyCorrupted
+from vault.metrics import CORRUPTED
+from vault.ports import ObjectMissing, ObjectStore, ObjectTooLarge
+
+logger = structlog.get_logger(__name__)
+
+
+def unwrap(kek: Kek, record: KeyRecord) -> SecretBytes:
+    """Return a key's DEK. Raises KeyCorrupted, or SecretVersionMissing where its KEK is not known."""
+    try:
+        return kek.unwrap(record.dek, record.key_id)
+    except DoesNotOpen as error:
+        raise _corrupted(record, "wrapped dek") from error
+
+
+async def open_stored(store: ObjectStore, record: KeyRecord, dek: SecretBytes) -> SecretBytes:
+    """Return the game key of a sealed object that must be there. Raises KeyCorrupted or ObjectStoreUnavailable."""
+    try:
+        stored = await store.read(record.object_name)
+        _check_digest(stored, record)
+        return open_sealed(stored, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding)
+    except (DoesNotOpen, ObjectMissing, ObjectTooLarge) as error:
+        raise _corrupted(record, "object") from error
+
+
+def _check_digest(stored: bytes, record: KeyRecord) -> None:
+    if hashlib.sha256(stored).digest() != record.object_sha256:
+        raise DoesNotOpen("the object's digest is another")
+
+
+def _corrupted(record: KeyRecord, what: str) -> KeyCorrupted:
+    CORRUPTED.inc()
+    logger.error("a stored key does not open", key_id=record.key_id, what=what)
+    return KeyCorrupted("the stored key does not open; a person has to look", metadata={"key_id": record.key_id})

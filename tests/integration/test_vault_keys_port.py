@@ -1,0 +1,321 @@
+"""What every keeper of vault's rows promises: PostgreSQL, and the fake of unit tests."""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from chassis.database import Database
+from chassis.errors import ServiceUnavailable
+from chassis.outbox import Outbox
+from google.protobuf.message import Message
+from keyferry.events.v1.audit_events_pb2 import AuditRecorded
+from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from keyferry.type.v1 import actor_pb2
+from vault.adapters.postgres import PostgresKeys
+from vault.domain.key import Binding, KeyRecord, KeyState, WrappedDek
+from vault.ports import Authorization, Keys, Release
+
+from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, fetch
+from tests.unit.vault.fakes import ALICE, NOON, MemoryKeys
+
+DIGEST = hashlib.sha256(b"sealed").digest()
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> OneDatabase:
+    return await postgres.make_database("vault", REPOSITORY / "services" / "vault" / "migrations")
+
+
+@pytest.fixture
+async def in_postgres(database: OneDatabase) -> AsyncIterator[PostgresKeys]:
+    async with Database.open(database.service_url, application="test") as opened:
+        yield PostgresKeys(opened, Outbox({"vault": "VAULT", "audit": "AUDIT"}))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def keys(request: pytest.FixtureRequest, in_postgres: PostgresKeys) -> Keys:
+    return MemoryKeys() if request.param == "memory" else in_postgres
+
+
+def a_record(number: int = 1, **changes: Any) -> KeyRecord:
+    record = KeyRecord(
+        key_id=uuid.uuid5(uuid.NAMESPACE_URL, str(number)).hex,
+        source_ref=f"kinguin:1:{number}",
+        seal_request_id=f"request-{number}",
+        order_id="order-1",
+        item_id="item-1",
+        binding=Binding("v1.order", "v1.owner"),
+        content_type="text/plain",
+        fingerprint=f"v1.{number}",
+        dek=WrappedDek(bytes(range(60)), "v1"),
+        state=KeyState.SEALING,
+        generation=0,
+        object_sha256=None,
+        seal_time=None,
+    )
+    return replace(record, **changes)
+
+
+async def add(keys: Keys, record: KeyRecord) -> bool:
+    async with keys.transaction() as transaction:
+        return await transaction.add(record)
+
+
+async def finish(keys: Keys, record: KeyRecord, state: KeyState = KeyState.SEALED) -> bool:
+    async with keys.transaction() as transaction:
+        return await transaction.finish(record, state, object_sha256=DIGEST, now=NOON)
+
+
+async def load(keys: Keys, record: KeyRecord) -> KeyRecord:
+    async with keys.transaction() as transaction:
+        found = await transaction.key(record.key_id)
+    assert found is not None
+    return found
+
+
+def an_authorization(record: KeyRecord, **changes: Any) -> Authorization:
+    made = Authorization("r-1", DIGEST, Release.LINK, record.key_id, 7, NOON + timedelta(minutes=15))
+    return replace(made, **changes)
+
+
+# Every keeper
+
+
+async def test_a_row_comes_back_as_it_went_in(keys: Keys) -> None:
+    record = a_record()
+    assert await add(keys, record)
+    async with keys.transaction() as transaction:
+        assert await transaction.key(record.key_id) == record
+        assert await transaction.key_by_source(record.source_ref) == record
+        assert await transaction.key("none") is None
+        assert await transaction.key_by_source("none") is None
+
+
+async def test_one_source_has_one_key_and_one_request_one_source(keys: Keys) -> None:
+    first = a_record()
+    await add(keys, first)
+    assert not await add(keys, replace(a_record(2), source_ref=first.source_ref))
+    assert not await add(keys, replace(a_record(3), seal_request_id=first.seal_request_id))
+    async with keys.transaction() as transaction:
+        assert await transaction.key_by_source(first.source_ref) == first
+        assert await transaction.key_by_source(a_record(3).source_ref) is None
+
+
+async def test_of_many_who_add_one_source_at_once_one_succeeds(keys: Keys) -> None:
+    records = [replace(a_record(number), source_ref="kinguin:1:1") for number in range(8)]
+    results = await asyncio.gather(*(add(keys, record) for record in records))
+    assert sorted(results) == [False] * 7 + [True]
+    async with keys.transaction() as transaction:
+        assert await transaction.key_by_source("kinguin:1:1") == records[results.index(True)]
+
+
+async def test_a_transaction_that_fails_leaves_nothing(keys: Keys) -> None:
+    with suppress(LookupError):
+        async with keys.transaction() as transaction:
+            await transaction.add(a_record())
+            raise LookupError
+    async with keys.transaction() as transaction:
+        assert await transaction.key(a_record().key_id) is None
+
+
+async def test_a_key_is_finished_once(keys: Keys) -> None:
+    record = a_record()
+    await add(keys, record)
+    assert await finish(keys, record)
+    done = await load(keys, record)
+    assert done == replace(record, state=KeyState.SEALED, object_sha256=DIGEST, seal_time=NOON)
+    assert not await finish(keys, record, KeyState.HELD)
+    assert await load(keys, record) == done
+
+
+async def test_of_many_who_finish_one_key_at_once_one_succeeds(keys: Keys) -> None:
+    record = a_record()
+    await add(keys, record)
+    assert sorted(await asyncio.gather(*(finish(keys, record) for _ in range(8)))) == [False] * 7 + [True]
+
+
+async def test_the_next_name_is_taken_once_from_one_record(keys: Keys) -> None:
+    record = a_record()
+    await add(keys, record)
+    for _ in range(2):
+        async with keys.transaction() as transaction:
+            await transaction.next_generation(record)
+    moved = await load(keys, record)
+    assert moved == replace(record, generation=1)
+    assert moved.object_name == f"{record.object_name}.1"
+    assert not await finish(keys, record), "who is behind must not finish"
+    assert await finish(keys, moved)
+    async with keys.transaction() as transaction:
+        await transaction.next_generation(moved)
+    assert (await load(keys, record)).generation == 1
+
+
+async def test_only_another_key_that_was_stored_is_the_same_key(keys: Keys) -> None:
+    waiting, stored, mine = (a_record(number, fingerprint="v1.same") for number in (1, 2, 3))
+    for record in (waiting, stored, mine):
+        await add(keys, record)
+    async with keys.transaction() as transaction:
+        assert await transaction.same_key(mine, ["v1.same"]) is None
+    await finish(keys, mine)
+    async with keys.transaction() as transaction:
+        assert await transaction.same_key(mine, ["v1.same"]) is None
+    await finish(keys, stored, KeyState.HELD)
+    async with keys.transaction() as transaction:
+        assert await transaction.same_key(mine, ["v2.else", "v1.same"]) == stored.key_id
+        assert await transaction.same_key(mine, ["v1.other"]) is None
+
+
+async def test_the_earliest_of_several_same_keys_is_named(keys: Keys) -> None:
+    records = [a_record(number, fingerprint="v1.same") for number in range(4)]
+    for record in records:
+        await add(keys, record)
+    for record in reversed(records[:3]):
+        await finish(keys, record)
+    async with keys.transaction() as transaction:
+        assert await transaction.same_key(records[3], ["v1.same"]) == records[0].key_id
+
+
+async def test_of_two_same_keys_finished_at_once_the_second_sees_the_first(keys: Keys) -> None:
+    records = [a_record(number, fingerprint="v1.same") for number in range(6)]
+    for record in records:
+        await add(keys, record)
+
+    async def decide(record: KeyRecord) -> str | None:
+        async with keys.transaction() as transaction:
+            same = await transaction.same_key(record, ["v1.same", "v2.same"])
+            state = KeyState.SEALED if same is None else KeyState.HELD
+            await transaction.finish(record, state, object_sha256=DIGEST, now=NOON)
+            return same
+
+    assert (await asyncio.gather(*(decide(record) for record in records))).count(None) == 1
+
+
+async def test_a_request_is_kept_once(keys: Keys) -> None:
+    record = a_record()
+    await add(keys, record)
+    first = an_authorization(record)
+    for kept in (first, an_authorization(record, request_digest=bytes(32), audit_sequence=8)):
+        async with keys.transaction() as transaction:
+            await transaction.add_authorization(kept)
+    async with keys.transaction() as transaction:
+        assert await transaction.authorization("r-1") == first
+        assert await transaction.authorization("r-2") is None
+
+
+# PostgreSQL
+
+
+async def told(database: OneDatabase) -> list[tuple[str, Message]]:
+    classes: dict[str, type[AuditRecorded | VaultKeyOpened]] = {
+        "audit.recorded": AuditRecorded,
+        "vault.key.opened": VaultKeyOpened,
+    }
+    rows = await fetch(database.superuser_url, "SELECT subject, data FROM outbox ORDER BY position")
+    return [(row["subject"], classes[row["subject"]].FromString(row["data"])) for row in rows]
+
+
+async def facts(database: OneDatabase) -> list[AuditRecorded]:
+    return [message for _, message in await told(database) if isinstance(message, AuditRecorded)]
+
+
+async def test_a_sealed_and_a_held_key_are_told_once(in_postgres: PostgresKeys, database: OneDatabase) -> None:
+    sealed, held = a_record(1), a_record(2)
+    for _ in range(2):
+        async with in_postgres.transaction() as transaction:
+            await transaction.tell_sealed(sealed, same_as=None, now=NOON)
+            await transaction.tell_sealed(held, same_as=sealed.key_id, now=NOON)
+    one, two = await facts(database)
+    assert (one.action, one.key_id, one.order_id) == ("key.sealed", sealed.key_id, "order-1")
+    assert dict(one.details) == {"content_type": "text/plain"}
+    assert (two.action, dict(two.details)) == ("key.held", {"content_type": "text/plain", "same_as": sealed.key_id})
+    assert (one.actor.type, one.actor.id) == (actor_pb2.ACTOR_TYPE_SERVICE, "vault")
+
+
+@pytest.mark.parametrize(
+    ("way", "details"),
+    [
+        (Release.LINK, {"authorized_at": "7", "expire_time": "2026-01-02T12:15:00+00:00"}),
+        (Release.REVEAL, {"authorized_at": "7"}),
+    ],
+)
+async def test_a_release_is_told_to_audit_and_to_the_shop_once(
+    in_postgres: PostgresKeys, database: OneDatabase, way: Release, details: dict[str, str]
+) -> None:
+    record = a_record()
+    for _ in range(2):
+        async with in_postgres.transaction() as transaction:
+            await transaction.tell_outcome(an_authorization(record, release=way), record, ALICE, failure="", now=NOON)
+    (_, fact), (_, opened) = await told(database)
+    assert isinstance(fact, AuditRecorded)
+    assert isinstance(opened, VaultKeyOpened)
+    assert (fact.action, fact.request_id, dict(fact.details)) == (f"{way.value}_released", "r-1", details)
+    assert (fact.actor.id, fact.actor.ip_address, fact.actor.email) == ("alice", "", "")
+    assert (opened.key_id, opened.order_id) == (record.key_id, "order-1")
+
+
+async def test_a_failure_is_told_with_its_reason_and_opens_nothing(
+    in_postgres: PostgresKeys, database: OneDatabase
+) -> None:
+    record = a_record()
+    async with in_postgres.transaction() as transaction:
+        await transaction.tell_outcome(an_authorization(record), record, ALICE, failure="KEY_CORRUPTED", now=NOON)
+    (fact,) = await facts(database)
+    assert (fact.action, fact.details["reason"]) == ("key.link_failed", "KEY_CORRUPTED")
+    assert len(await told(database)) == 1
+
+
+async def test_each_denied_try_is_told_even_under_one_request_id(
+    in_postgres: PostgresKeys, database: OneDatabase
+) -> None:
+    async with in_postgres.transaction() as transaction:
+        for key_id in ("key-1", "key-2", "key-2"):
+            await transaction.tell_denied(key_id, "order-1", ALICE, request_id="r-1", now=NOON)
+    told_of = [(fact.action, fact.key_id, fact.request_id) for fact in await facts(database)]
+    assert told_of == [("key.access_denied", "key-1", "r-1"), ("key.access_denied", "key-2", "r-1")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM sealed_key",
+        "TRUNCATE sealed_key CASCADE",
+        "UPDATE release_request SET expire_time = now()",
+        "DELETE FROM release_request",
+        "DROP TABLE sealed_key",
+    ],
+)
+async def test_the_services_role_may_not_destroy_what_opens_keys(database: OneDatabase, statement: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await fetch(database.service_url, statement)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "wrapped_dek = ''",
+        "state = 'SEALED'",
+        "state = 'OPENED'",
+        "object_sha256 = ''",
+        "generation = -1",
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_refused(
+    in_postgres: PostgresKeys, database: OneDatabase, change: str
+) -> None:
+    await add(in_postgres, a_record())
+    with pytest.raises(asyncpg.CheckViolationError):
+        await fetch(database.service_url, f"UPDATE sealed_key SET {change}")  # noqa: S608 # the test's own words
+
+
+async def test_a_database_that_is_not_there_is_unavailable() -> None:
+    url = "postgresql://vault_service:x@127.0.0.1:1/vault"
+    async with Database.open(url, application="test") as opened:
+        with pytest.raises(ServiceUnavailable):
+            await add(PostgresKeys(opened, Outbox({"vault": "VAULT", "audit": "AUDIT"})), a_record())

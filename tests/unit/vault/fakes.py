@@ -1,0 +1,322 @@
+"""Vault's outside world in memory: rows, objects, the audit log, time; and a customer who makes one-time keys."""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from chassis.errors import ServiceUnavailable
+from chassis.keyring import Keyring
+from chassis.secret import SecretBytes
+from joserfc.jwk import ECKey
+from vault.crypto import Digests, Kek, read_recipient
+from vault.domain.key import KeyRecord, KeyState
+from vault.errors import AuditUnavailable, ObjectStoreUnavailable
+from vault.ports import Authorization, ObjectExists, ObjectMissing, ObjectTooLarge, Release, Viewer
+from vault.releasing import Releaser, ReleaseRequest, request_digest
+from vault.sealing import Sealer, SealRequest
+
+from tests.unit.vault.jose_by_hand import read_agreed
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+ALICE = Viewer("alice", "alice@example.com", "192.0.2.7", "Browser/1.0")
+BOB = Viewer("bob")
+GAME_KEY = b"AAAAA-BBBBB-CCCCC"
+FAKE_OBJECT_LIMIT = 4 * 1024 * 1024
+
+
+def a_secret(seed: int) -> str:
+    return base64.urlsafe_b64encode(bytes((seed * 7 + number) % 256 for number in range(32))).decode().rstrip("=")
+
+
+def a_keyring(*versions: str) -> Keyring:
+    return Keyring.parse(",".join(f"{version}:{a_secret(int(version[1:]))}" for version in versions or ("v1",)))
+
+
+class ManualClock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.moment = NOON
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def elapsed(self) -> float:
+        return self.moment.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A fact in the outbox, as far as the use cases decide it. Its identity makes it one however often it is told."""
+
+    identity: tuple[str, ...]
+    action: str
+    key_id: str
+    actor: str
+    details: dict[str, str] = field(hash=False, default_factory=dict)
+
+
+@dataclass
+class Rows:
+    """What the database holds."""
+
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    authorizations: dict[str, Authorization] = field(default_factory=dict)
+    outbox: dict[tuple[str, ...], Told] = field(default_factory=dict)
+
+    def copy(self) -> "Rows":
+        return Rows(dict(self.keys), list(self.order), dict(self.authorizations), dict(self.outbox))
+
+
+class MemoryKeys:
+    """Implements `vault.ports.Keys`: transactions one after another, all or nothing."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.away = False
+        self.journal: list[str] = []
+        self.commits = 0
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
+        if self.away:
+            raise ServiceUnavailable("the database does not answer")
+        async with self._turn:
+            transaction = MemoryTransaction(self.rows.copy())
+            yield transaction
+            if transaction.wrote:
+                self.commits += 1
+                self.journal.append("commit")
+            self.rows = transaction.rows
+
+    @property
+    def told(self) -> list[str]:
+        return [fact.action for fact in self.rows.outbox.values()]
+
+    def only_key(self) -> KeyRecord:
+        (record,) = self.rows.keys.values()
+        return record
+
+
+class MemoryTransaction:
+    """Implements `vault.ports.KeyTransaction`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.wrote = False
+
+    async def key(self, key_id: str) -> KeyRecord | None:
+        return self.rows.keys.get(key_id)
+
+    async def key_by_source(self, source_ref: str) -> KeyRecord | None:
+        return next((record for record in self.rows.keys.values() if record.source_ref == source_ref), None)
+
+    async def add(self, record: KeyRecord) -> bool:
+        for known in self.rows.keys.values():
+            if record.source_ref == known.source_ref or record.seal_request_id == known.seal_request_id:
+                return False
+        self.rows.keys[record.key_id] = record
+        self.rows.order.append(record.key_id)
+        self.wrote = True
+        return True
+
+    async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
+        for key_id in self.rows.order:
+            other = self.rows.keys[key_id]
+            is_stored = other.state in (KeyState.SEALED, KeyState.HELD)
+            if key_id != record.key_id and is_stored and other.fingerprint in fingerprints:
+                return key_id
+        return None
+
+    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
+        return self._move_on(record, state=state, object_sha256=object_sha256, seal_time=now)
+
+    async def next_generation(self, record: KeyRecord) -> None:
+        self._move_on(record, generation=record.generation + 1)
+
+    def _move_on(self, record: KeyRecord, **changes: object) -> bool:
+        stored = self.rows.keys[record.key_id]
+        if stored.state is not KeyState.SEALING or stored.generation != record.generation:
+            return False
+        self.rows.keys[record.key_id] = replace(stored, **changes)  # type: ignore[arg-type] # the fields' own types
+        self.wrote = True
+        return True
+
+    async def authorization(self, request_id: str) -> Authorization | None:
+        return self.rows.authorizations.get(request_id)
+
+    async def add_authorization(self, authorization: Authorization) -> None:
+        self.rows.authorizations.setdefault(authorization.request_id, authorization)
+        self.wrote = True
+
+    async def tell_sealed(self, record: KeyRecord, *, same_as: str | None, now: datetime) -> None:
+        action = "key.held" if same_as else "key.sealed"
+        details = {"same_as": same_as} if same_as else {}
+        self._tell(Told((action, record.key_id), action, record.key_id, "vault", details), now)
+
+    async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:
+        action = "key.access_denied"
+        identity = (action, request_id, key_id, viewer.customer_id)
+        self._tell(Told(identity, action, key_id, viewer.customer_id, {"order_id": order_id}), now)
+
+    async def tell_outcome(
+        self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
+    ) -> None:
+        action = f"{authorization.release.value}_{'failed' if failure else 'released'}"
+        identity = (action, authorization.request_id)
+        details = {"reason": failure} if failure else {}
+        self._tell(Told(identity, action, record.key_id, viewer.customer_id, details), now)
+        if not failure:
+            opened = ("vault.key.opened", authorization.request_id)
+            self._tell(Told(opened, "vault.key.opened", record.key_id, viewer.customer_id), now)
+
+    def _tell(self, fact: Told, now: datetime) -> None:
+        assert now.tzinfo is not None
+        self.rows.outbox.setdefault(fact.identity, fact)
+        self.wrote = True
+
+
+class MemoryObjects:
+    """Implements `vault.ports.ObjectStore`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.away = False
+        self.loses_answers = False
+        self.forgets = False
+        self.puts = 0
+        self.signed: list[tuple[str, timedelta]] = []
+
+    async def create(self, name: str, data: bytes) -> None:
+        await self._answer()
+        self.puts += 1
+        if name in self.objects:
+            raise ObjectExists(name)
+        if not self.forgets:
+            self.objects[name] = data
+        if self.loses_answers:
+            self.loses_answers = False
+            raise ObjectStoreUnavailable("the object store does not answer")
+
+    async def read(self, name: str) -> bytes:
+        await self._answer()
+        try:
+            data = self.objects[name]
+        except KeyError:
+            raise ObjectMissing(name) from None
+        if len(data) > FAKE_OBJECT_LIMIT:
+            raise ObjectTooLarge(name)
+        return data
+
+    async def presign(self, name: str, lifetime: timedelta) -> str:
+        self.signed.append((name, lifetime))
+        return f"https://store.example/{name}?X-Amz-Expires={int(lifetime.total_seconds())}&X-Amz-Signature=secret"
+
+    async def _answer(self) -> None:
+        # Another task may run here, as it may during a real call.
+        await asyncio.sleep(0)
+        if self.away:
+            raise ObjectStoreUnavailable("the object store does not answer")
+
+
+@dataclass(frozen=True)
+class Appended:
+    """An entry of the audit log."""
+
+    action: str
+    request_id: str
+    customer_id: str
+    order_id: str
+    key_id: str
+
+
+class MemoryAudit:
+    """Implements `vault.ports.AuditLog`."""
+
+    def __init__(self, journal: list[str]) -> None:
+        self.entries: list[Appended] = []
+        self.away = False
+        self._journal = journal
+
+    async def append(self, action: str, *, request_id: str, viewer: Viewer, order_id: str, key_id: str) -> int:
+        await asyncio.sleep(0)
+        if self.away:
+            raise AuditUnavailable("the audit log does not answer; no key is opened without it")
+        entry = Appended(action, request_id, viewer.customer_id, order_id, key_id)
+        if entry not in self.entries:
+            self.entries.append(entry)
+            self._journal.append("audit")
+        return self.entries.index(entry)
+
+
+class Recipient:
+    """A page that made a one-time key pair."""
+
+    def __init__(self) -> None:
+        private = ECKey.generate_key("P-256").as_dict(private=True)
+        self._private = {name: str(private[name]) for name in ("kty", "crv", "x", "y", "d")}
+        self.jwk = json.dumps({name: value for name, value in self._private.items() if name != "d"}).encode()
+
+    def open(self, token: str) -> bytes:
+        return read_agreed(token, self._private)[1]
+
+
+class World:
+    """Vault's use cases on the fakes. Several sealers and releasers are several replicas."""
+
+    def __init__(self) -> None:
+        self.keys = MemoryKeys()
+        self.objects = MemoryObjects()
+        self.audit = MemoryAudit(self.keys.journal)
+        self.clock = ManualClock()
+        self.kek = Kek(a_keyring("v1"))
+        self.digests = Digests(a_keyring("v2"))
+        self.recipient = Recipient()
+
+    @property
+    def sealer(self) -> Sealer:
+        return Sealer(self.keys, self.objects, self.kek, self.digests, self.clock)
+
+    @property
+    def releaser(self) -> Releaser:
+        return Releaser(self.keys, self.objects, self.audit, self.kek, self.digests, clock=self.clock)
+
+    async def sealed(self, plaintext: bytes = GAME_KEY, **changes: str) -> KeyRecord:
+        return await self.sealer.seal(a_seal(plaintext, **changes))
+
+    def ask(
+        self, record: KeyRecord, way: Release = Release.REVEAL, *, viewer: Viewer = ALICE, **changes: str
+    ) -> ReleaseRequest:
+        order_id = changes.get("order_id", record.order_id)
+        parts = (way.value, order_id, record.key_id, viewer.customer_id)
+        return ReleaseRequest(
+            request_id=changes.get("request_id", str(uuid.uuid4())),
+            digest=request_digest(*(part.encode() for part in parts), self.recipient.jwk),
+            order_id=order_id,
+            key_id=changes.get("key_id", record.key_id),
+            viewer=viewer,
+            recipient=read_recipient(self.recipient.jwk),
+        )
+
+
+def a_seal(plaintext: bytes = GAME_KEY, **changes: str) -> SealRequest:
+    source_ref = changes.get("source_ref", "kinguin:1:1")
+    return SealRequest(
+        request_id=changes.get("request_id", str(uuid.uuid5(uuid.NAMESPACE_URL, source_ref))),
+        source_ref=source_ref,
+        order_id=changes.get("order_id", "order-1"),
+        item_id=changes.get("item_id", "item-1"),
+        customer_id=changes.get("customer_id", "alice"),
+        content_type=changes.get("content_type", "text/plain"),
+        plaintext=SecretBytes(plaintext),
+    )
