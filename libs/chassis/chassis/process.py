@@ -93,9 +93,18 @@ class Process:
         await self._stack.aclose()
 
     async def _cancel_tasks(self, tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), self._settings.keyferry_drain_seconds)
+        """Cancel, let what was begun be finished, and cancel once more.
+
+        A task may lose the first: on Python 3.11 `wait_for` drops it when its answer comes at the same moment.
+        """
+        pending = set(tasks)
+        for _ in range(2):
+            if pending:
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=self._settings.keyferry_drain_seconds / 2)
+        if pending:
+            logger.error("background tasks did not end", tasks=sorted(task.get_name() for task in pending))
 
     async def _watch_readiness(self, server: Serving) -> None:
         while True:

@@ -1,5 +1,6 @@
 """What fulfillment is told."""
 
+from email.utils import parseaddr
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -14,6 +15,13 @@ def _smtp_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _mailbox(text: str) -> str:
+    _, address = parseaddr(text)
+    if "@" not in address or not text.isprintable():
+        raise ValueError("must be a mailbox, for example Keys <keys@shop.example>")
+    return text
+
+
 class Settings(ServiceSettings):
     """Settings of fulfillment."""
 
@@ -25,7 +33,7 @@ class Settings(ServiceSettings):
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = Field(
         description="The mail server: smtp://host:port, with STARTTLS where offered, or smtps://user:password@host:port."
     )
-    keyferry_mail_from: str = Field(
-        min_length=3, description="From whom the mail is, for example Keys <keys@shop.example>."
+    keyferry_mail_from: Annotated[str, AfterValidator(_mailbox)] = Field(
+        description="From whom the mail is, for example Keys <keys@shop.example>."
     )
     public_url: AnyHttpUrl = Field(description="Origin under which browsers reach the edge, for the link in the mail.")

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from datetime import UTC
+from datetime import UTC, datetime
 
 from chassis.errors import InvalidRequest
 from chassis.money import Money, money_from_proto, money_to_proto
 from chassis.validation import Faults
+from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as service_pb
 from keyferry.type.v1 import actor_pb2, money_pb2
@@ -31,11 +32,13 @@ from fulfillment.ports import KeyWish, Viewer
 
 MOST_ITEMS = 50
 MOST_QUANTITY = 1000
-# Ten million in any currency's minor units times a thousand: beyond it somebody's units are wrong.
+# Ten thousand million in a currency of hundredths: beyond it somebody's units are wrong.
 MOST_MINOR_UNITS = 10**12
 MOST_RECIPIENT_BYTES = 1024
+# RFC 5646 section 4.4.1 asks for room for 35 characters.
+LONGEST_LOCALE = 35
 # RFC 5321 leaves a lot open; what matters is one mailbox, no control characters and a domain.
-_EMAIL = re.compile(r"[^\s@<>,;\"]{1,64}@[^\s@<>,;\"]{1,255}")
+_EMAIL = re.compile(r"[^\s\x00-\x1f\x7f@<>()\[\]\\,;:\"]{1,64}@[^\s\x00-\x1f\x7f@<>()\[\]\\,;:\"]{1,255}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
@@ -60,7 +63,7 @@ def _customer(message: pb.Customer, faults: Faults) -> Customer:
     faults.require("order.customer.customer_id", message.customer_id)
     if not _EMAIL.fullmatch(message.email):
         faults.add("order.customer.email", "must be an e-mail address")
-    if message.locale and not _LOCALE.fullmatch(message.locale):
+    if message.locale and not (len(message.locale) <= LONGEST_LOCALE and _LOCALE.fullmatch(message.locale)):
         faults.add("order.customer.locale", "must be a BCP 47 language tag, for example de")
     if message.country_code and not _COUNTRY.fullmatch(message.country_code):
         faults.add("order.customer.country_code", "must be an ISO 3166-1 alpha-2 code, for example DE")
@@ -74,16 +77,16 @@ def _item(field: str, message: pb.Item, faults: Faults) -> Item:
         faults.identifier(f"{field}.offer_id", message.offer_id)
     if not 1 <= message.quantity <= MOST_QUANTITY:
         faults.add(f"{field}.quantity", f"must be 1 to {MOST_QUANTITY}")
-    price = _amount(f"{field}.max_unit_price", message.max_unit_price, faults)
-    if price.currency_code != "EUR":
+    if message.max_unit_price.currency_code != "EUR":
         faults.add(f"{field}.max_unit_price.currency_code", "must be EUR: the supplier sells in EUR")
+    _check_minor_units(f"{field}.max_unit_price", message.max_unit_price, faults)
     if message.key_type not in {"", "text"}:
         faults.add(f"{field}.key_type", "must be text, or empty")
     return Item(
         item_id=ItemId(message.item_id),
         product_id=message.product_id,
         quantity=message.quantity,
-        max_unit_price=price.minor_units,
+        max_unit_price=message.max_unit_price.minor_units,
         offer_id=message.offer_id,
         key_type=message.key_type,
     )
@@ -94,9 +97,13 @@ def _amount(field: str, message: money_pb2.Money, faults: Faults) -> Amount:
         money_from_proto(message)
     except ValueError as fault:
         faults.add(f"{field}.currency_code", str(fault))
+    _check_minor_units(field, message, faults)
+    return Amount(message.currency_code, message.minor_units)
+
+
+def _check_minor_units(field: str, message: money_pb2.Money, faults: Faults) -> None:
     if not 1 <= message.minor_units <= MOST_MINOR_UNITS:
         faults.add(f"{field}.minor_units", "must be positive, in the currency's minor units")
-    return Amount(message.currency_code, message.minor_units)
 
 
 def payment_from_proto(message: pb.Payment, faults: Faults) -> Payment:
@@ -105,13 +112,22 @@ def payment_from_proto(message: pb.Payment, faults: Faults) -> Payment:
     faults.require("payment.provider", message.provider, longest=64)
     if not message.HasField("confirm_time"):
         faults.add("payment.confirm_time", "is required")
+    confirm_time = _moment("payment.confirm_time", message.confirm_time, faults)
     return Payment(
         provider=message.provider,
         payment_id=message.payment_id,
         order_id=OrderId(faults.identifier("payment.order_id", message.order_id)),
         amount=_amount("payment.amount", message.amount, faults),
-        confirm_time=message.confirm_time.ToDatetime(UTC),
+        confirm_time=confirm_time,
     )
+
+
+def _moment(field: str, message: Timestamp, faults: Faults) -> datetime:
+    try:
+        return message.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        faults.add(field, "must be a moment between the years 1 and 9999")
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def order_digest(message: pb.Order) -> bytes:
@@ -139,10 +155,10 @@ def state_from_proto(state: pb.State.ValueType) -> State | None:
     """Read a filter. Raises InvalidRequest for a state that no order can have."""
     if state == pb.STATE_UNSPECIFIED:
         return None
-    name = pb.State.Name(state).removeprefix("STATE_")
-    if name not in State.__members__:
-        raise InvalidRequest.of("state", "must be a state that an order can be in")
-    return State[name]
+    for known in State:
+        if state == _state(known):
+            return known
+    raise InvalidRequest.of("state", "must be a state that an order can be in")
 
 
 def fulfillment_to_proto(found: Fulfillment, *, for_customer: bool) -> pb.Fulfillment:

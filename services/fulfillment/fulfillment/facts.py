@@ -1,5 +1,6 @@
 """The events that fulfillment tells, each with the identity that makes telling it twice telling it once."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from chassis.money import Money, money_to_proto
@@ -65,7 +66,7 @@ async def tell_key_ready(transaction: OrderTransaction, order_id: OrderId, key: 
 
 
 async def tell_state(transaction: OrderTransaction, after: Fulfillment, *, now: datetime) -> None:
-    """Tell what the order has come to, where that is news for the shop."""
+    """Tell what the order has come to; what was told before is the same event and is not told again."""
     order_id = after.order.order_id
     if after.state is State.READY:
         await transaction.tell(
@@ -76,15 +77,21 @@ async def tell_state(transaction: OrderTransaction, after: Fulfillment, *, now: 
             identity=["ready", order_id],
         )
     elif after.state is State.DELIVERED:
-        message = FulfillmentDelivered(order_id=order_id)
         await transaction.tell(
-            "fulfillment.delivered", message, about=order_id, now=now, identity=["delivered", order_id]
+            "fulfillment.delivered",
+            FulfillmentDelivered(order_id=order_id),
+            about=order_id,
+            now=now,
+            identity=["delivered", order_id],
         )
     elif after.state is State.NEEDS_ATTENTION:
-        item_id = next((line.item.item_id for line in after.lines if line.state is State.NEEDS_ATTENTION), "")
-        attention = FulfillmentNeedsAttention(order_id=order_id, item_id=item_id, reason=after.reason)
-        identity = ["needs_attention", order_id, item_id, after.reason]
-        await transaction.tell("fulfillment.needs_attention", attention, about=order_id, now=now, identity=identity)
+        troubled = [(str(line.item.item_id), line.reason) for line in after.lines if line.reason]
+        if after.reason not in {reason for _, reason in troubled}:
+            troubled = [("", after.reason), *troubled]
+        for item_id, reason in troubled:
+            message = FulfillmentNeedsAttention(order_id=order_id, item_id=item_id, reason=reason)
+            identity = ["needs_attention", order_id, item_id, reason]
+            await transaction.tell("fulfillment.needs_attention", message, about=order_id, now=now, identity=identity)
 
 
 async def record(
@@ -93,7 +100,7 @@ async def record(
     order_id: str,
     *,
     now: datetime,
-    identity: str,
+    identity: Sequence[str] = (),
     actor: actor_pb2.Actor | None = None,
     details: dict[str, str] | None = None,
 ) -> None:
@@ -105,4 +112,4 @@ async def record(
         details=details or {},
         occur_time=timestamp(now),
     )
-    await transaction.tell("audit.recorded", message, about=order_id, now=now, identity=[action, order_id, identity])
+    await transaction.tell("audit.recorded", message, about=order_id, now=now, identity=[action, order_id, *identity])

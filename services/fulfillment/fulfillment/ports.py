@@ -64,7 +64,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """It was sent and nobody knows. Ask again after this long."""
+    """It was sent and nobody knows. Ask again after this long, where that is known."""
 
     ask_after: timedelta | None
 
@@ -72,6 +72,16 @@ class InDoubt:
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
     """Whom we asked could not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What was delivered cannot be sealed as a key, however often we ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The supplier's side knows nothing of the purchase, though it told us that it was placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class Collected:
 
 
 PlaceAnswer = Placed | Refused | InDoubt | NoAnswer
-CollectAnswer = Collected | NoAnswer
+CollectAnswer = Collected | NoAnswer | Unreadable | Unknown
 
 
 class Supplier(Protocol):
@@ -201,10 +211,6 @@ class OrderTransaction(Protocol):
         """Return a fulfillment; locked, nobody else changes it until the transaction ends."""
         ...
 
-    async def order_of_purchase(self, external_id: ExternalId) -> OrderId | None:
-        """Return the order that a purchase serves."""
-        ...
-
     async def order_of_key(self, key_id: KeyId) -> OrderId | None:
         """Return the order that a key belongs to."""
         ...
@@ -217,12 +223,12 @@ class OrderTransaction(Protocol):
         """Add an order; False when it is known already, and then nothing was added."""
         ...
 
-    async def add_payment(self, payment: Payment) -> Payment:
-        """Add a payment, or return the one that is known under its number."""
+    async def add_payment(self, payment: Payment) -> Payment | None:
+        """Add a payment; when its number is known already nothing is added, and the known one is returned."""
         ...
 
-    async def payments(self, order_id: OrderId) -> Sequence[Amount]:
-        """Return the amounts of an order's payments."""
+    async def payments(self, order_id: OrderId) -> Sequence[Payment]:
+        """Return an order's payments; they may be there before it."""
         ...
 
     async def add_purchases(self, order_id: OrderId, planned: Sequence[Planned], *, now: datetime) -> None:
@@ -241,20 +247,25 @@ class OrderTransaction(Protocol):
         """Let leases that have not ended last longer; one that has ended may be somebody else's already."""
         ...
 
-    async def save_purchase(self, purchase: Purchase, *, run_at: datetime | None, refusal: str = "") -> None:
-        """Write a purchase; `run_at` is when a worker looks at it again, never when None."""
+    async def save_purchase(
+        self, purchase: Purchase, *, now: datetime, run_at: datetime | None, refusal: str = ""
+    ) -> None:
+        """Write a purchase and end its lease; `run_at` is when a worker looks at it again, never when None.
+
+        What was hastened while it was leased is due at once.
+        """
         ...
 
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
-        """Let a waiting purchase be looked at now, unless a worker has it."""
+        """Let a waiting purchase be looked at now; one that a worker has, as soon as it is put back."""
         ...
 
     async def add_keys(self, order_id: OrderId, keys: Sequence[Key]) -> Sequence[Key]:
         """Add keys and return those that are new."""
         ...
 
-    async def open_key(self, key_id: KeyId, *, now: datetime) -> None:
-        """Note the first opening of a key."""
+    async def open_key(self, key_id: KeyId, *, now: datetime) -> bool:
+        """Note the first opening of a key; False when it was opened before."""
         ...
 
     async def name_product(self, order_id: OrderId, item_id: ItemId, name: str) -> None:
@@ -275,7 +286,7 @@ class OrderTransaction(Protocol):
         ...
 
     async def want_mail(self, order_id: OrderId, *, now: datetime) -> None:
-        """Let the order's one mail be sent; asked twice it is sent once."""
+        """Let the order's one mail be sent; wanted twice it is sent once."""
         ...
 
     async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:

@@ -15,7 +15,7 @@ from chassis.failpoints import failpoint
 
 from fulfillment import facts
 from fulfillment.domain.machine import Command, Signal, decide
-from fulfillment.domain.model import Key, KeyId, OrderId, Purchase, State
+from fulfillment.domain.model import Key, KeyId, Purchase, State
 from fulfillment.domain.policy import signal_on_claim, wait_after
 from fulfillment.intake import summarize
 from fulfillment.ports import (
@@ -32,6 +32,8 @@ from fulfillment.ports import (
     Placed,
     Refused,
     Supplier,
+    Unknown,
+    Unreadable,
 )
 
 # Buying may take the supplier as long as its own timeout, and a settling search on top.
@@ -47,11 +49,13 @@ Act = Callable[[Buying], Awaitable[None]]
 class Progress:
     """Works on purchases. Any number of replicas may."""
 
-    def __init__(self, orders: Orders, supplier: Supplier, *, clock: Clock) -> None:
+    def __init__(
+        self, orders: Orders, supplier: Supplier, *, clock: Clock, chance: Callable[[], float] = random.random
+    ) -> None:
         self._orders = orders
         self._supplier = supplier
         self._clock = clock
-        self._random = random.SystemRandom()
+        self._chance = chance
         self._acts: Mapping[Command, Act] = {
             Command.PLACE_ORDER: self._place,
             Command.SETTLE_ORDER: self._place,
@@ -63,7 +67,15 @@ class Progress:
         now = self._clock.now()
         async with self._orders.transaction() as transaction:
             due = await transaction.lock_due(limit, now=now)
+            if not due:
+                return ()
             claimed = [await self._take(transaction, buying, now) for buying in due]
+            moved = zip(due, claimed, strict=True)
+            changed = [
+                was.purchase.order_id for was, each in moved if was.purchase.state is not each.buying.purchase.state
+            ]
+            for order_id in dict.fromkeys(changed):
+                await summarize(transaction, order_id, now=now)
             await failpoint("fulfillment.claim.before_commit")
         await failpoint("fulfillment.claim.after_commit")
         return claimed
@@ -71,17 +83,16 @@ class Progress:
     async def _take(self, transaction: OrderTransaction, buying: Buying, now: datetime) -> Claimed:
         before = buying.purchase
         transition = decide(before.state, signal_on_claim(before, now))
-        commands = transition.commands if transition else ()
+        if transition is None:
+            raise LookupError("a purchase was due in a state that is claimed by nobody")
         moved = before
-        if transition is not None and transition.state is not before.state:
+        if transition.state is not before.state:
             moved = replace(before, state=transition.state, reason=transition.reason, state_time=now, tries=0)
-        if commands:
+        if transition.commands:
             await transaction.lease(moved, until=now + LEASE)
         else:
-            await transaction.save_purchase(moved, run_at=None)
-        if moved.state is not before.state:
-            await summarize(transaction, moved.order_id, now=now)
-        return Claimed(replace(buying, purchase=moved), commands)
+            await transaction.save_purchase(moved, now=now, run_at=None)
+        return Claimed(replace(buying, purchase=moved), transition.commands)
 
     async def extend(self, claimed: Sequence[Claimed]) -> None:
         """Keep what is under way from others for another while."""
@@ -101,36 +112,50 @@ class Progress:
         if order_id is None:
             return
         now = self._clock.now()
+        # Locked before it is read: two keys opened at one moment must not each see the other unopened.
         await transaction.load(order_id, lock=True)
-        await transaction.open_key(key_id, now=now)
+        if not await transaction.open_key(key_id, now=now):
+            return
         after = await transaction.load(order_id)
         for line in after.lines if after else ():
             for purchase in line.purchases:
                 keys = [key for key in line.keys if key.external_id == purchase.external_id]
                 if purchase.state is State.READY and all(key.open_time for key in keys):
-                    await self._move(transaction, purchase, Signal.ALL_KEYS_OPENED, wait=None, now=now)
+                    await self._move(transaction, purchase, Signal.ALL_KEYS_OPENED, now=now)
         await summarize(transaction, order_id, now=now)
 
     async def _place(self, buying: Buying) -> None:
         await failpoint("fulfillment.place.before_call")
         answer = await self._supplier.place(buying)
         await failpoint("fulfillment.place.after_call")
-        signal, wait = _placing_signal(answer)
         now = self._clock.now()
         async with self._orders.transaction() as transaction:
-            purchase = await self._locked(transaction, buying.purchase)
-            if isinstance(answer, Placed):
-                purchase = replace(
-                    purchase,
-                    supplier_order_id=answer.supplier_order_id,
-                    place_time=purchase.place_time or now,
-                )
-                await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
-                await facts.tell_purchased(transaction, purchase, answer.charged_cents, now=now)
-            refusal = answer.kind if isinstance(answer, Refused) else ""
-            await self._move(transaction, purchase, signal, wait=wait, now=now, refusal=refusal)
-            await summarize(transaction, purchase.order_id, now=now)
+            purchase = await _locked(transaction, buying.purchase)
+            moved = await self._placed(transaction, purchase, answer, now)
+            if moved is not purchase.state:
+                await summarize(transaction, purchase.order_id, now=now)
             await failpoint("fulfillment.place.before_commit")
+        await failpoint("fulfillment.place.after_commit")
+
+    async def _placed(
+        self, transaction: OrderTransaction, purchase: Purchase, answer: PlaceAnswer, now: datetime
+    ) -> State:
+        match answer:
+            case Placed(supplier_order_id, product_name, charged_cents):
+                placed = replace(purchase, supplier_order_id=supplier_order_id, place_time=purchase.place_time or now)
+                await transaction.name_product(placed.order_id, placed.item_id, product_name)
+                await facts.tell_purchased(transaction, placed, charged_cents, now=now)
+                state = await self._move(transaction, placed, Signal.ORDER_PLACED, now=now)
+                if state is State.NEEDS_ATTENTION and not purchase.supplier_order_id:
+                    # Given up as too old, and bought after all: whoever looks at it has to see that.
+                    await transaction.save_purchase(placed, now=now, run_at=None)
+                return state
+            case Refused(kind):
+                return await self._move(transaction, purchase, Signal.ORDER_REFUSED, now=now, refusal=kind)
+            case InDoubt(ask_after):
+                return await self._move(transaction, purchase, Signal.ORDER_IN_DOUBT, now=now, at_least=ask_after)
+            case NoAnswer():
+                return await self._move(transaction, purchase, Signal.NO_ANSWER, now=now)
 
     async def _collect(self, buying: Buying) -> None:
         await failpoint("fulfillment.collect.before_call")
@@ -138,34 +163,16 @@ class Progress:
         await failpoint("fulfillment.collect.after_call")
         now = self._clock.now()
         async with self._orders.transaction() as transaction:
-            purchase = await self._locked(transaction, buying.purchase)
+            purchase = await _locked(transaction, buying.purchase)
+            more, fresh = False, False
             if isinstance(answer, Collected):
-                await self._store_keys(transaction, purchase, answer, now)
-            wait = timedelta() if isinstance(answer, Collected) and answer.more_ready else None
+                more, fresh = answer.more_ready, await _store_keys(transaction, purchase, answer, now)
             signal = _collecting_signal(answer, purchase.quantity)
-            await self._move(transaction, purchase, signal, wait=wait, now=now)
-            await summarize(transaction, purchase.order_id, now=now)
+            moved = await self._move(transaction, purchase, signal, now=now, at_once=more)
+            if fresh or moved is not purchase.state:
+                await summarize(transaction, purchase.order_id, now=now)
             await failpoint("fulfillment.collect.before_commit")
-
-    async def _store_keys(
-        self, transaction: OrderTransaction, purchase: Purchase, answer: Collected, now: datetime
-    ) -> None:
-        await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
-        keys = [_key(arrived, purchase, now) for arrived in answer.keys]
-        fresh = [key for key in await transaction.add_keys(purchase.order_id, keys) if not key.held]
-        for key in fresh:
-            await facts.tell_key_ready(transaction, purchase.order_id, key, now=now)
-        if fresh:
-            await transaction.want_mail(purchase.order_id, now=now)
-
-    async def _locked(self, transaction: OrderTransaction, purchase: Purchase) -> Purchase:
-        """Return the purchase as it is now: another worker may have moved it since the claim."""
-        found = await transaction.load(OrderId(purchase.order_id), lock=True)
-        for line in found.lines if found else ():
-            for current in line.purchases:
-                if current.external_id == purchase.external_id:
-                    return current
-        raise LookupError("a purchase that was claimed is not there")
+        await failpoint("fulfillment.collect.after_commit")
 
     async def _move(
         self,
@@ -173,13 +180,15 @@ class Progress:
         purchase: Purchase,
         signal: Signal,
         *,
-        wait: timedelta | None,
         now: datetime,
+        at_least: timedelta | None = None,
+        at_once: bool = False,
         refusal: str = "",
-    ) -> None:
+    ) -> State:
+        """Move a purchase and return the state it is in then. One that stays waits, ever longer."""
         transition = decide(purchase.state, signal)
         if transition is None:
-            return
+            return purchase.state
         stays = transition.state is purchase.state
         moved = replace(
             purchase,
@@ -190,35 +199,48 @@ class Progress:
         )
         run_at = None
         if moved.state in _WAITING:
-            run_at = now + (wait if wait == timedelta() else self._wait(moved, wait))
-        await transaction.save_purchase(moved, run_at=run_at, refusal=refusal)
+            wait = wait_after(purchase.tries, at_least=at_least, jitter=self._chance())
+            run_at = now + wait if stays and not at_once else now
+        await transaction.save_purchase(moved, now=now, run_at=run_at, refusal=refusal)
+        return moved.state
 
-    def _wait(self, purchase: Purchase, at_least: timedelta | None) -> timedelta:
-        return wait_after(purchase.tries, at_least=at_least, jitter=self._random.random())
+
+async def _locked(transaction: OrderTransaction, purchase: Purchase) -> Purchase:
+    """Return the purchase as it is now: another worker may have moved it since the claim."""
+    found = await transaction.load(purchase.order_id, lock=True)
+    for line in found.lines if found else ():
+        for current in line.purchases:
+            if current.external_id == purchase.external_id:
+                return current
+    raise LookupError("a purchase that was claimed is not there")
 
 
-def _placing_signal(answer: PlaceAnswer) -> tuple[Signal, timedelta | None]:
-    match answer:
-        case Placed():
-            return Signal.ORDER_PLACED, timedelta()
-        case Refused():
-            return Signal.ORDER_REFUSED, None
-        case InDoubt(ask_after):
-            return Signal.ORDER_IN_DOUBT, ask_after
-        case NoAnswer():
-            return Signal.NO_ANSWER, None
+async def _store_keys(transaction: OrderTransaction, purchase: Purchase, answer: Collected, now: datetime) -> bool:
+    """Store the names of keys, tell of those that can be opened, and return whether any is new."""
+    await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
+    fresh = await transaction.add_keys(purchase.order_id, [_key(arrived, purchase, now) for arrived in answer.keys])
+    openable = [key for key in fresh if not key.held]
+    for key in openable:
+        await facts.tell_key_ready(transaction, purchase.order_id, key, now=now)
+    if openable:
+        await transaction.want_mail(purchase.order_id, now=now)
+    return bool(fresh)
 
 
 def _collecting_signal(answer: CollectAnswer, quantity: int) -> Signal:
     match answer:
-        case NoAnswer():
-            return Signal.NO_ANSWER
         case Collected(keys) if len(keys) >= quantity:
             return Signal.KEY_HELD if any(key.held for key in keys) else Signal.ALL_KEYS_SEALED
         case Collected(_, _, more_ready, ended) if ended and not more_ready:
             return Signal.NO_MORE_KEYS
         case Collected():
             return Signal.SOME_KEYS_SEALED
+        case NoAnswer():
+            return Signal.NO_ANSWER
+        case Unreadable():
+            return Signal.KEY_UNREADABLE
+        case Unknown():
+            return Signal.PURCHASE_UNKNOWN
 
 
 def _key(arrived: ArrivedKey, purchase: Purchase, now: datetime) -> Key:

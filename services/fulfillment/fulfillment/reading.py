@@ -4,10 +4,11 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from chassis.clock import Clock
 from chassis.errors import InvalidRequest
+from chassis.validation import IDENTIFIER
 from keyferry.type.v1 import actor_pb2
 
 from fulfillment import facts
@@ -18,6 +19,8 @@ from fulfillment.ports import KeyWish, Orders
 
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 100
+# The longest customer id, escaped twice, and some room.
+LONGEST_TOKEN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Reading:
                     order_id,
                     now=now,
                     # One entry per person, order and minute: a loop must not fill an eternal log.
-                    identity=f"{actor.id}/{method}/{now:%Y%m%d%H%M}",
+                    identity=[actor.id, method, f"{now:%Y%m%d%H%M}"],
                     actor=actor_pb2.Actor(type=actor.type, id=actor.id),
                     details={"method": method},
                 )
@@ -92,11 +95,15 @@ def _write_token(last: Fulfillment, scope: str) -> str:
 
 
 def _read_token(token: str, scope: str) -> tuple[datetime, str]:
+    """Read a token; it came from outside and may hold anything."""
     try:
-        time, order_id, made_for = json.loads(base64.urlsafe_b64decode(token))
-        place = datetime.fromisoformat(time), str(order_id)
-    except (ValueError, TypeError):
-        raise InvalidRequest.of("page_token", "must be the next_page_token of the page before") from None
+        body = base64.b64decode(token[:LONGEST_TOKEN], altchars=b"-_", validate=True)
+        time, order_id, made_for = json.loads(body)
+        place = datetime.fromisoformat(time).astimezone(UTC), str(order_id)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        place = None
+    if place is None or not IDENTIFIER.fullmatch(place[1]):
+        raise InvalidRequest.of("page_token", "must be the next_page_token of the page before")
     if made_for != scope:
         raise InvalidRequest.of("page_token", "belongs to a list with other filters")
     return place

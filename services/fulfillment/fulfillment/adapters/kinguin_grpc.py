@@ -1,7 +1,7 @@
 """kinguin-gateway over gRPC. Its errors become answers here: a refusal and a doubt on paths of their own."""
 
 import uuid
-from datetime import timedelta
+from collections.abc import Mapping
 
 import grpc
 import structlog
@@ -21,6 +21,8 @@ from fulfillment.ports import (
     PlaceAnswer,
     Placed,
     Refused,
+    Unknown,
+    Unreadable,
 )
 
 logger = structlog.get_logger(__name__)
@@ -30,6 +32,13 @@ COLLECT_SECONDS = 60.0
 # A customer of the shop waits at the checkout for this one.
 PRODUCT_SECONDS = 2.0
 _NAMESPACE = uuid.UUID("5f1f4f6e-53a0-4e43-8a0e-0f9a3c0d7b21")
+# Asking again changes nothing about these.
+_NOT_COLLECTED: Mapping[str, CollectAnswer] = {
+    "KEY_UNREADABLE": Unreadable(),
+    "SOURCE_REF_CONFLICT": Unreadable(),
+    "PURCHASE_UNKNOWN": Unknown(),
+    "PURCHASE_NOT_PLACED": Unknown(),
+}
 _ENDED = {pb.SUPPLIER_ORDER_STATE_CANCELED, pb.SUPPLIER_ORDER_STATE_REFUNDED, pb.SUPPLIER_ORDER_STATE_COMPLETED}
 
 
@@ -72,7 +81,7 @@ class GrpcSupplier:
             answer = await self._stub.CollectKeys(request, timeout=COLLECT_SECONDS)
         except KeyferryError as error:
             logger.warning("keys were not collected", external_id=purchase.external_id, reason=error.reason)
-            return NoAnswer()
+            return _NOT_COLLECTED.get(error.reason, NoAnswer())
         return Collected(
             keys=[ArrivedKey(KeyId(key.key_id), key.content_type, key.held) for key in answer.keys],
             product_name=answer.purchase.product_name,
@@ -93,7 +102,7 @@ def _not_placed(error: KeyferryError) -> PlaceAnswer:
     if error.reason == "PURCHASE_REFUSED":
         return Refused(error.metadata.get("kind", ""))
     if error.reason == "PURCHASE_IN_DOUBT":
-        return InDoubt(error.retry_after or timedelta())
+        return InDoubt(error.retry_after)
     # Whatever else: nothing is known that was not known before, and the same question is safe to ask again.
     logger.warning("no answer to a purchase", reason=error.reason)
     return NoAnswer()

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chassis.events import Event, derived_event_id
 from chassis.notifications import notify
 from chassis.outbox import Outbox
 from chassis.request_log import earlier_answer, keep_answer
 from google.protobuf.message import Message
-from sqlalchemy import case, select, text, tuple_, update
+from sqlalchemy import Row, case, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -49,11 +49,6 @@ class PostgresOrderTransaction:
     async def load(self, order_id: OrderId, *, lock: bool = False) -> Fulfillment | None:
         """Return a fulfillment."""
         return await read_fulfillment(self._connection, order_id, lock=lock)
-
-    async def order_of_purchase(self, external_id: ExternalId) -> OrderId | None:
-        """Return the order that a purchase serves."""
-        statement = select(PURCHASE.c.order_id).where(PURCHASE.c.external_id == external_id)
-        return (await self._connection.execute(statement)).scalar_one_or_none()
 
     async def order_of_key(self, key_id: KeyId) -> OrderId | None:
         """Return the order that a key belongs to."""
@@ -106,7 +101,7 @@ class PostgresOrderTransaction:
         await self._connection.execute(insert(ITEM), rows)
         return True
 
-    async def add_payment(self, payment: Payment) -> Payment:
+    async def add_payment(self, payment: Payment) -> Payment | None:
         """Add a payment, or return the one that is known under its number."""
         await self._take_turn(payment.order_id)
         statement = insert(PAYMENT).values(
@@ -117,25 +112,22 @@ class PostgresOrderTransaction:
             minor=payment.amount.minor_units,
             confirm_time=payment.confirm_time,
         )
-        await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["provider", "payment_id"]))
-        row = (
-            await self._connection.execute(
-                select(PAYMENT).where(
-                    PAYMENT.c.provider == payment.provider, PAYMENT.c.payment_id == payment.payment_id
-                )
-            )
-        ).one()
-        amount = Amount(row.currency, row.minor)
-        return Payment(row.provider, row.payment_id, OrderId(row.order_id), amount, row.confirm_time)
-
-    async def payments(self, order_id: OrderId) -> Sequence[Amount]:
-        """Return the amounts of an order's payments."""
-        statement = (
-            select(PAYMENT.c.currency, PAYMENT.c.minor)
-            .where(PAYMENT.c.order_id == order_id)
-            .order_by(PAYMENT.c.provider, PAYMENT.c.payment_id)
+        added = await self._connection.execute(
+            statement.on_conflict_do_nothing(index_elements=["provider", "payment_id"]).returning(PAYMENT.c.payment_id)
         )
-        return [Amount(row.currency, row.minor) for row in await self._connection.execute(statement)]
+        if added.first() is not None:
+            return None
+        known = await self._connection.execute(
+            select(PAYMENT).where(PAYMENT.c.provider == payment.provider, PAYMENT.c.payment_id == payment.payment_id)
+        )
+        return _payment_of(known.one())
+
+    async def payments(self, order_id: OrderId) -> Sequence[Payment]:
+        """Return an order's payments."""
+        statement = (
+            select(PAYMENT).where(PAYMENT.c.order_id == order_id).order_by(PAYMENT.c.provider, PAYMENT.c.payment_id)
+        )
+        return [_payment_of(row) for row in await self._connection.execute(statement)]
 
     async def add_purchases(self, order_id: OrderId, planned: Sequence[Planned], *, now: datetime) -> None:
         """Add purchases, due at once."""
@@ -206,7 +198,9 @@ class PostgresOrderTransaction:
             update(PURCHASE).where(PURCHASE.c.external_id.in_(held)).values(run_at=until, lease_until=until)
         )
 
-    async def save_purchase(self, purchase: Purchase, *, run_at: datetime | None, refusal: str = "") -> None:
+    async def save_purchase(
+        self, purchase: Purchase, *, now: datetime, run_at: datetime | None, refusal: str = ""
+    ) -> None:
         """Write a purchase and end its lease; what was hastened meanwhile is due at once."""
         values: dict[str, object] = {
             "state": purchase.state.value,
@@ -215,7 +209,7 @@ class PostgresOrderTransaction:
             "supplier_order_id": purchase.supplier_order_id,
             "place_time": purchase.place_time,
             "tries": purchase.tries,
-            "run_at": None if run_at is None else case((PURCHASE.c.hastened, text("now()")), else_=run_at),
+            "run_at": None if run_at is None else case((PURCHASE.c.hastened, now), else_=run_at),
             "lease_until": None,
             "hastened": False,
         }
@@ -257,11 +251,11 @@ class PostgresOrderTransaction:
         added = set((await self._connection.execute(statement)).scalars())
         return [key for key in keys if key.key_id in added]
 
-    async def open_key(self, key_id: KeyId, *, now: datetime) -> None:
+    async def open_key(self, key_id: KeyId, *, now: datetime) -> bool:
         """Note the first opening of a key."""
-        await self._connection.execute(
-            update(KEY).where(KEY.c.key_id == key_id, KEY.c.open_time.is_(None)).values(open_time=now)
-        )
+        statement = update(KEY).where(KEY.c.key_id == key_id, KEY.c.open_time.is_(None)).values(open_time=now)
+        opened = await self._connection.execute(statement.returning(KEY.c.key_id))
+        return opened.first() is not None
 
     async def name_product(self, order_id: OrderId, item_id: ItemId, name: str) -> None:
         """Keep the supplier's name of a line's product."""
@@ -334,3 +328,8 @@ class PostgresOrderTransaction:
         await self._connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 2))"), {"order_id": order_id}
         )
+
+
+def _payment_of(row: Row[Any]) -> Payment:
+    amount = Amount(row.currency, row.minor)
+    return Payment(row.provider, row.payment_id, OrderId(row.order_id), amount, row.confirm_time)

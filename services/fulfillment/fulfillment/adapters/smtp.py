@@ -1,6 +1,7 @@
 """The mail server, over SMTP."""
 
 import ssl
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
@@ -28,11 +29,19 @@ class SmtpMailer:
         self._sender = sender
 
     async def send(self, letter: Letter) -> None:
-        """Hand over a letter. Raises MailRefused for a permanent no, MailDelayed for everything else."""
+        """Hand over a letter.
+
+        Raises MailRefused for a permanent no to this very letter, MailDelayed for everything else: a wrong password
+        or a sender that is not let in is mended some day, and then every letter goes out.
+        """
+        try:
+            message = self._message(letter)
+        except ValueError as error:
+            raise MailRefused(f"not an address: {type(error).__name__}") from None
         try:
             async with bounded(SEND_SECONDS):
                 await aiosmtplib.send(
-                    self._message(letter),
+                    message,
                     hostname=self._host,
                     port=self._port,
                     username=self._user,
@@ -46,15 +55,17 @@ class SmtpMailer:
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = {refused.code for refused in error.recipients}
             raise (MailRefused if all(code in _PERMANENT for code in codes) else MailDelayed)(str(min(codes))) from None
-        except aiosmtplib.SMTPResponseException as error:
+        except aiosmtplib.SMTPDataError as error:
             raise (MailRefused if error.code in _PERMANENT else MailDelayed)(str(error.code)) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise MailDelayed(str(error.code)) from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise MailDelayed(type(error).__name__) from None
 
     def _message(self, letter: Letter) -> EmailMessage:
         message = EmailMessage()
         message["From"] = self._sender
-        message["To"] = letter.to
+        message["To"] = Address(addr_spec=letter.to)
         message["Subject"] = letter.subject
         message["Message-ID"] = letter.message_id
         message["Date"] = formatdate(usegmt=True)

@@ -28,6 +28,10 @@ class Signal(Enum):
     """The supplier sold us one of its keys before."""
     NO_MORE_KEYS = auto()
     """The supplier ended the order with fewer keys than we bought."""
+    KEY_UNREADABLE = auto()
+    """What the supplier delivered cannot be sealed as a key, however often we try."""
+    PURCHASE_UNKNOWN = auto()
+    """The supplier's side knows nothing of a purchase that it told us it had placed."""
     TOO_OLD = auto()
     """It has been in its state for longer than is normal."""
     ALL_KEYS_OPENED = auto()
@@ -75,6 +79,8 @@ TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
     (S.AWAITING_KEYS,   G.ALL_KEYS_SEALED):  T(S.READY),
     (S.AWAITING_KEYS,   G.KEY_HELD):         T(S.NEEDS_ATTENTION, reason=R.DUPLICATE_KEY),
     (S.AWAITING_KEYS,   G.NO_MORE_KEYS):     T(S.NEEDS_ATTENTION, reason=R.KEYS_MISSING),
+    (S.AWAITING_KEYS,   G.KEY_UNREADABLE):   T(S.NEEDS_ATTENTION, reason=R.KEY_UNREADABLE),
+    (S.AWAITING_KEYS,   G.PURCHASE_UNKNOWN): T(S.NEEDS_ATTENTION, reason=R.PURCHASE_UNKNOWN),
     (S.AWAITING_KEYS,   G.TOO_OLD):          T(S.NEEDS_ATTENTION, reason=R.KEYS_TOO_LATE),
 
     (S.READY,           G.ALL_KEYS_OPENED):  T(S.DELIVERED),
@@ -90,7 +96,10 @@ _KNOWN_BY = {
     Signal.SOME_KEYS_SEALED: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.ALL_KEYS_SEALED: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.KEY_HELD: {S.NEEDS_ATTENTION},
-    Signal.NO_MORE_KEYS: {S.NEEDS_ATTENTION},
+    # Told of an earlier moment than the answer that brought the last key.
+    Signal.NO_MORE_KEYS: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
+    Signal.KEY_UNREADABLE: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
+    Signal.PURCHASE_UNKNOWN: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.TOO_OLD: {S.NEEDS_ATTENTION},
     Signal.ALL_KEYS_OPENED: {S.DELIVERED, S.NEEDS_ATTENTION},
 }

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     KEYS_TOO_LATE = "KEYS_TOO_LATE"
     KEYS_MISSING = "KEYS_MISSING"
     DUPLICATE_KEY = "DUPLICATE_KEY"
+    KEY_UNREADABLE = "KEY_UNREADABLE"
+    PURCHASE_UNKNOWN = "PURCHASE_UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,23 +32,24 @@ class PaymentVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A verdict, and the sum where the payments have one."""
+    """A verdict, and what was paid: in the order's currency, or in another where nothing came in that one."""
 
     verdict: PaymentVerdict
     amount: Amount | None
+    reaches_total: bool
 
 
 def judge_payments(total: Amount, payments: Sequence[Amount]) -> Paid:
     """Compare payments with the total: below it more is awaited; above it, or in another currency, a human decides."""
     if not payments:
-        return Paid(PaymentVerdict.SHORT, None)
-    if any(payment.currency_code != total.currency_code for payment in payments):
-        return Paid(PaymentVerdict.MISMATCH, payments[0])
-    paid = sum(payment.minor_units for payment in payments)
-    amount = Amount(total.currency_code, paid)
-    if paid == total.minor_units:
-        return Paid(PaymentVerdict.PAID, amount)
-    return Paid(PaymentVerdict.SHORT if paid < total.minor_units else PaymentVerdict.MISMATCH, amount)
+        return Paid(PaymentVerdict.SHORT, None, reaches_total=False)
+    currencies = {payment.currency_code for payment in payments}
+    currency = total.currency_code if total.currency_code in currencies else min(currencies)
+    amount = Amount(currency, sum(payment.minor_units for payment in payments if payment.currency_code == currency))
+    reaches_total = currency == total.currency_code and amount.minor_units >= total.minor_units
+    if currencies != {total.currency_code} or amount.minor_units > total.minor_units:
+        return Paid(PaymentVerdict.MISMATCH, amount, reaches_total)
+    return Paid(PaymentVerdict.PAID if reaches_total else PaymentVerdict.SHORT, amount, reaches_total)
 
 
 def signal_on_claim(purchase: Purchase, now: datetime) -> Signal:
@@ -58,7 +59,7 @@ def signal_on_claim(purchase: Purchase, now: datetime) -> Signal:
 
 
 def wait_after(tries: int, *, at_least: timedelta | None = None, jitter: float) -> timedelta:
-    """Return how long to wait before asking again: growing, bounded, spread by `jitter` in [0, 1)."""
+    """Return how long to wait before asking again: growing, bounded, spread by a quarter with `jitter` in [0, 1)."""
     grown = _FIRST_WAIT * _GROWTH ** min(tries, _MOST_STEPS)
     wait = min(grown, _LONGEST_WAIT) * (0.75 + jitter / 2)
     return max(wait, at_least) if at_least is not None else wait

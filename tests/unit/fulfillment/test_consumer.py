@@ -1,0 +1,127 @@
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from chassis.errors import InvalidRequest
+from chassis.events import Event
+from fulfillment.consumer import EventHandlers
+from fulfillment.domain.model import ExternalId, State
+from fulfillment.intake import Intake
+from fulfillment.progress import Progress
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted
+from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
+from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
+from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
+from keyferry.type.v1 import money_pb2
+
+from tests.unit.fulfillment.examples import NOON, HandClock
+from tests.unit.fulfillment.fakes import FakeSupplier, key_ids
+from tests.unit.fulfillment.memory_orders import MemoryOrders
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+NO_CONNECTION = cast("AsyncConnection", None)
+ORDER = pb.Order(
+    order_id="order-1",
+    customer=pb.Customer(customer_id="alice", email="alice@example.com"),
+    total=money_pb2.Money(currency_code="EUR", minor_units=1000),
+    items=[
+        pb.Item(
+            item_id="item-1",
+            product_id="product-1",
+            quantity=1,
+            max_unit_price=money_pb2.Money(currency_code="EUR", minor_units=999),
+        )
+    ],
+)
+PAYMENT = pb.Payment(
+    payment_id="payment-1",
+    order_id="order-1",
+    provider="stripe",
+    amount=money_pb2.Money(currency_code="EUR", minor_units=1000),
+    confirm_time=Timestamp(seconds=1),
+)
+
+
+class Streams:
+    """Handlers over orders in memory, each event in a transaction of its own."""
+
+    def __init__(self) -> None:
+        self.orders, self.clock = MemoryOrders(), HandClock()
+        self.progress = Progress(self.orders, FakeSupplier(), clock=self.clock)
+
+    async def tell(self, body: Message) -> None:
+        event = Event.of(
+            body, event_id=str(uuid.uuid4()), subject="a.b", source="shop", about="order-1", time=self.clock.now()
+        )
+        async with self.orders.transaction() as transaction:
+            handlers = EventHandlers(
+                lambda _connection: transaction, Intake(self.clock), self.progress, clock=self.clock
+            )
+            known = {**handlers.payments(), **handlers.supplier(), **handlers.vault()}
+            await known[event.type_name].function(event, body, NO_CONNECTION)
+
+    async def work(self) -> None:
+        for claimed in await self.progress.claim(9):
+            await self.progress.act(claimed)
+
+
+@pytest.fixture
+def streams() -> Streams:
+    return Streams()
+
+
+async def test_one_event_does_everything(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    assert [purchase.state for purchase in streams.orders.purchases()] == [State.PENDING]
+    assert len(streams.orders.told(FulfillmentAccepted)) == 1
+
+
+async def test_a_payment_alone_waits_for_its_order(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT))
+    assert not streams.orders.purchases()
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    assert len(streams.orders.purchases()) == 1
+
+
+async def test_faults_of_both_parts_are_told_at_once_and_nothing_is_stored(streams: Streams) -> None:
+    order = pb.Order()
+    order.CopyFrom(ORDER)
+    order.items[0].quantity, order.order_id = 0, "order-2"
+    payment = pb.Payment()
+    payment.CopyFrom(PAYMENT)
+    payment.provider = ""
+    before = streams.orders.rows
+    with pytest.raises(InvalidRequest) as raised:
+        await streams.tell(PaymentConfirmed(payment=payment, order=order))
+    assert [violation.field for violation in raised.value.field_violations] == [
+        "payment.provider",
+        "order.items[0].quantity",
+        "payment.order_id",
+    ]
+    assert streams.orders.rows is before
+
+
+async def test_a_change_at_the_supplier_makes_a_purchase_due(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    (external_id,) = streams.orders.rows.purchases
+    later = NOON.replace(hour=23)
+    streams.orders.rows.purchases[external_id] = replace(streams.orders.rows.purchases[external_id], run_at=later)
+    await streams.tell(KinguinOrderChanged(external_id=external_id))
+    await streams.tell(KinguinOrderChanged(external_id=ExternalId("kf1-of-nobody")))
+    assert streams.orders.rows.purchases[external_id].run_at == NOON
+
+
+async def test_an_opened_key_delivers_its_order(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    for _ in range(2):
+        await streams.work()
+    (purchase,) = streams.orders.purchases()
+    for key_id in key_ids(purchase):
+        await streams.tell(VaultKeyOpened(key_id=key_id))
+    assert [purchase.state for purchase in streams.orders.purchases()] == [State.DELIVERED]
