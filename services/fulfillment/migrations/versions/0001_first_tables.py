@@ -78,7 +78,10 @@ TABLES = (
         lease_until       timestamptz,
         hastened          boolean     NOT NULL DEFAULT false,
         FOREIGN KEY (order_id, item_id) REFERENCES order_item,
-        UNIQUE (order_id, item_id, chunk, attempt)
+        UNIQUE (order_id, item_id, chunk, attempt),
+        CONSTRAINT only_what_waits_is_due CHECK (
+            run_at IS NULL OR state IN ('PENDING', 'PURCHASING', 'AWAITING_KEYS')
+        )
     )
     """,
     "CREATE INDEX purchase_due ON purchase (run_at) WHERE run_at IS NOT NULL",
