@@ -6,7 +6,7 @@ publishing and the note of it, the next one publishes again, under the same id, 
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 from nats.aio.client import Client
@@ -31,8 +31,6 @@ IDLE_SECONDS = 1.0
 STREAM_CHECK_SECONDS = 30.0
 STREAM_INFO_SECONDS = 5.0
 FAILURE_PAUSE_SECONDS = 1.0
-# One retention for inbox, outbox and request log: an event that is rebuilt must still be known as a repeat.
-RETENTION = timedelta(days=30)
 
 
 class Outbox:
@@ -86,8 +84,7 @@ class Relay:
         """Publish one batch and return its size.
 
         The rows stay locked while they are published, so that two replicas do not publish the same; a stuck publish
-        ends by
-        its own deadline, below the database's limit for an idle transaction.
+        ends by its own deadline, below the database's limit for an idle transaction.
         """
         async with self._database.transaction() as connection:
             rows = (

@@ -55,6 +55,7 @@ class Process:
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._on_drain: list[Callable[[], None]] = []
         self._ready = False
         self._stopping = asyncio.Event()
 
@@ -65,6 +66,10 @@ class Process:
     def check(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         """Make readiness depend on a probe that raises when something is missing."""
         self._checks[name] = probe
+
+    def on_drain(self, act: Callable[[], None]) -> None:
+        """Call this when the drain begins: whatever would otherwise last is ended now."""
+        self._on_drain.append(act)
 
     def spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a background loop until the process drains; one that fails is started again, ever more slowly."""
@@ -83,6 +88,8 @@ class Process:
             logger.info("draining")
             watcher.cancel()
             self._ready = False
+            for act in self._on_drain:
+                act()
             await server.drain(self._settings.keyferry_drain_seconds)
             await self._cancel_tasks([watcher, *self._tasks])
             logger.info("stopped")

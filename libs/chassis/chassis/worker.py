@@ -50,23 +50,30 @@ class ClaimLoop(Generic[T]):
         self.wakeup = Wakeup()
 
     async def run(self) -> None:
-        """Work until canceled; what is being handled then is canceled too, and its lease runs out."""
+        """Work until canceled, then finish what was begun; canceled once more, leave it to its lease."""
         extending = asyncio.create_task(self._extend_all())
         try:
-            while True:
-                free = self._concurrency - len(self._running)
-                claimed = await self._claim_some(free) if free else ()
-                for piece in claimed:
-                    task = asyncio.create_task(self._handle_one(piece))
-                    self._running[task] = piece
-                    task.add_done_callback(self._done)
-                if len(claimed) < max(free, 1):
-                    await self.wakeup.wait(self._idle_seconds)
+            await self._claim_for_ever()
+        except asyncio.CancelledError:
+            if self._running:
+                await asyncio.wait(set(self._running))
+            raise
         finally:
             tasks = [extending, *self._running]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _claim_for_ever(self) -> None:
+        while True:
+            free = self._concurrency - len(self._running)
+            claimed = await self._claim_some(free) if free else ()
+            for piece in claimed:
+                task = asyncio.create_task(self._handle_one(piece))
+                self._running[task] = piece
+                task.add_done_callback(self._done)
+            if len(claimed) < max(free, 1):
+                await self.wakeup.wait(self._idle_seconds)
 
     async def _extend_all(self) -> None:
         while self._extend is not None:

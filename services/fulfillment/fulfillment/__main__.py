@@ -6,6 +6,7 @@ from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
+from chassis.housekeeping import Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.notifications import NotificationListener
 from chassis.outbox import Outbox, Relay
@@ -52,6 +53,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     mailer = SmtpMailer(settings.smtp_url.get_secret_value(), sender=settings.keyferry_mail_from)
     mailing = Mailing(orders, mailer, Letters(str(settings.public_url)), clock=clock)
     watching = Watching(orders)
+    process.on_drain(watching.end)
     handlers = EventHandlers(orders.within, intake, progress, clock=clock)
     buying = ClaimLoop(
         "purchases",
@@ -81,6 +83,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("mails", mails.run)
     process.spawn("notifications", NotificationListener(url, {CHANGED: watching.changed, DUE: wake}).run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
+    process.spawn("housekeeping", Housekeeper(database).run)
     process.check("database", database.ping)
     servicer = FulfillmentServicer(
         orders, intake, Reading(orders, clock=clock), watching, supplier=supplier, vault=GrpcVault(vault)

@@ -22,12 +22,18 @@ class Watching:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._ended = False
 
     def changed(self, order_id: str) -> None:
         """Wake who watches an order; everybody when it is not said which changed."""
         for watched in [order_id] if order_id else list(self._waiting):
             for event in self._waiting.get(watched, ()):
                 event.set()
+
+    def end(self) -> None:
+        """End every stream, as old ones end: its client opens another, at a replica that stays."""
+        self._ended = True
+        self.changed("")
 
     async def watch(self, order_id: OrderId) -> AsyncIterator[Fulfillment]:
         """Yield the fulfillment now and whenever it has changed, until nothing can change or the stream is old."""
@@ -42,7 +48,7 @@ class Watching:
                 if current is not None and current.version != seen:
                     seen = current.version
                     yield current
-                if current is None or current.state in FINAL or loop.time() >= end:
+                if current is None or current.state in FINAL or self._ended or loop.time() >= end:
                     return
                 await _wait(event, min(LOOK_SECONDS, max(end - loop.time(), 0.0)))
 

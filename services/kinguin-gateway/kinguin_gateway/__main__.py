@@ -7,6 +7,7 @@ from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
+from chassis.housekeeping import Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.outbox import Outbox, Relay
 from chassis.process import Process, run_process
@@ -62,6 +63,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     webhooks = WebhookTaker(hurry_look, loop.wakeup.set)
     consumer = Consumer(client=client, database=database, stream=STREAM, name=CONSUMER, handlers=webhooks.handlers())
     process.spawn("outbox relay", Relay(database, outbox, client).run)
+    process.spawn("housekeeping", Housekeeper(database).run)
     process.spawn("looks", loop.run)
     process.spawn("webhooks", consumer.run)
     process.check("database", database.ping)

@@ -6,6 +6,7 @@ from functools import partial
 from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.database import Database
+from chassis.housekeeping import Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.outbox import Outbox, Relay
 from chassis.process import Process, run_process
@@ -52,6 +53,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     sealer = Sealer(keys, store, kek, digests, clock)
     releaser = Releaser(keys, store, GrpcAuditLog(channel), kek, digests, clock=clock)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
+    process.spawn("housekeeping", Housekeeper(database).run)
     process.check("database", database.ping)
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,

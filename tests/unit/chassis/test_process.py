@@ -8,7 +8,7 @@ from chassis.process import Process
 from chassis.settings import ServiceSettings
 from structlog.testing import capture_logs
 
-from tests.unit.kinguin_gateway.simulated import simulate
+from tests.unit.simulated import simulate
 
 DRAIN_SECONDS = 10.0
 

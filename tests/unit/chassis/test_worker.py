@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 from chassis.errors import ServiceUnavailable
 from chassis.worker import ClaimLoop
@@ -39,19 +38,33 @@ class Work:
             self.running -= 1
 
 
-async def run_for(work: Work, seconds: float, *, concurrency: int = 3, handle_seconds: float = 0.05) -> None:
+async def run_until(
+    work: Work, is_over: Callable[[], bool], *, concurrency: int = 3, handle_seconds: float = 0.05
+) -> None:
     loop = ClaimLoop(
         "example", claim=work.claim, handle=work.handle, handle_seconds=handle_seconds, concurrency=concurrency,
         idle_seconds=0.01,
     )  # fmt: skip
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await loop.run()
+    await stopped_when(loop, is_over)
+
+
+async def stopped_when(loop: ClaimLoop[int], is_over: Callable[[], bool]) -> None:
+    """Run until then, and stop for good: what hangs is not waited for."""
+    task = asyncio.create_task(loop.run())
+    for _ in range(1000):
+        if is_over():
+            break
+        await asyncio.sleep(0.01)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(task, return_exceptions=True)
+    assert is_over()
 
 
 async def test_everything_is_handled_with_bounded_concurrency() -> None:
     work = Work(range(1, 31))
-    await run_for(work, 0.5)
+    await run_until(work, lambda: len(work.done) == 30)
     assert sorted(work.done) == list(range(1, 31))
     assert work.most_running == 3
     assert max(work.limits) == 3
@@ -60,7 +73,7 @@ async def test_everything_is_handled_with_bounded_concurrency() -> None:
 
 async def test_a_piece_that_fails_or_hangs_does_not_stop_the_others() -> None:
     work = Work([-1, 0, 1, 2])
-    await run_for(work, 0.3)
+    await run_until(work, lambda: len(work.done) == 2)
     assert sorted(work.done) == [1, 2]
     assert work.running == 0
 
@@ -79,9 +92,35 @@ async def test_an_idle_loop_sleeps_until_it_is_woken() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_canceled_loop_leaves_nothing_running() -> None:
+async def test_a_canceled_loop_finishes_what_was_begun_and_begins_nothing_more() -> None:
+    release = asyncio.Event()
+    work = Work([1, 2, 3, 4])
+    handle = work.handle
+
+    async def slow(piece: int) -> None:
+        await release.wait()
+        await handle(piece)
+
+    loop = ClaimLoop("example", claim=work.claim, handle=slow, handle_seconds=60, concurrency=2)
+    task = asyncio.create_task(loop.run())
+    await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    release.set()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (work.done, work.waiting) == ([1, 2], [3, 4])
+
+
+async def test_a_loop_that_is_canceled_again_leaves_nothing_running() -> None:
     work = Work([0, 0])
-    await run_for(work, 0.05, handle_seconds=60)
+    loop = ClaimLoop("example", claim=work.claim, handle=work.handle, handle_seconds=60)
+    task = asyncio.create_task(loop.run())
+    for _ in range(2):
+        await asyncio.sleep(0.02)
+        assert work.running == 2
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert work.running == 0
 
 
@@ -99,8 +138,6 @@ async def test_leases_of_what_is_under_way_are_extended_and_of_nothing_else() ->
     loop = ClaimLoop(
         "example", claim=work.claim, handle=work.handle, handle_seconds=60, extend=extend, extend_seconds=0.01
     )
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await loop.run()
+    await stopped_when(loop, lambda: len(extended) > 3)
     assert len(extended) > 3, "one extension that failed must not be the last"
     assert all(pieces == [0] for pieces in extended[1:])

@@ -39,7 +39,7 @@ from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted
 from tests.unit.fulfillment.examples import a_payment, an_order
 from tests.unit.fulfillment.fakes import FakeSupplier, collected, key_ids
 from tests.unit.fulfillment.memory_orders import MemoryOrders, MemoryTransaction, PurchaseRow
-from tests.unit.kinguin_gateway.simulated import SimulatedClock, simulate
+from tests.unit.simulated import SimulatedClock, simulate
 
 # Trouble goes on for so long; after that everything works, and every order has to come to its end.
 TROUBLE_SECONDS = 90.0

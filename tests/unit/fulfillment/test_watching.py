@@ -9,7 +9,7 @@ from fulfillment.watching import LOOK_SECONDS, STREAM_SECONDS, Watching
 
 from tests.unit.fulfillment.examples import DIGEST, HandClock, an_order
 from tests.unit.fulfillment.memory_orders import MemoryOrders
-from tests.unit.kinguin_gateway.simulated import SimulatedClock, simulate
+from tests.unit.simulated import SimulatedClock, simulate
 
 ORDER_ID = OrderId("order-1")
 
@@ -137,3 +137,13 @@ def test_a_stream_whose_client_left_leaves_nothing_behind() -> None:
     simulate(run())
     assert not scene.watching._waiting
     assert WATCHERS._value.get() == 0
+
+
+def test_a_drain_ends_every_stream_at_once() -> None:
+    scene = Scene()
+
+    async def drain() -> None:
+        scene.watching.end()
+
+    play(scene, drain())
+    assert scene.states() == [State.AWAITING_PAYMENT]

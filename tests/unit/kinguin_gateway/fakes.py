@@ -33,7 +33,7 @@ from kinguin_gateway.ports import (
     SupplierHealth,
 )
 
-from tests.unit.kinguin_gateway.simulated import EPOCH, SimulatedClock, stall
+from tests.unit.simulated import EPOCH, SimulatedClock, stall
 
 INTENT = Intent(
     external_id="kf-0001",

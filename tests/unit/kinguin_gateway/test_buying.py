@@ -15,7 +15,7 @@ from kinguin_gateway.errors import PurchaseInDoubt, PurchaseRefused, SupplierUna
 from kinguin_gateway.settling import Settler
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Mood
-from tests.unit.kinguin_gateway.simulated import simulate
+from tests.unit.simulated import simulate
 
 WINDOW = timedelta(seconds=20)
 BOUNDS = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))

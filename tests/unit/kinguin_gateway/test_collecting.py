@@ -24,7 +24,7 @@ from tests.unit.kinguin_gateway.fakes import (
     an_order,
     deliver,
 )
-from tests.unit.kinguin_gateway.simulated import EPOCH
+from tests.unit.simulated import EPOCH
 
 COMPLETED = SupplierOrderState.COMPLETED
 DIGEST = b"digest"

@@ -30,7 +30,7 @@ from kinguin_gateway.ports import SupplierHealth
 from kinguin_gateway.reading import Check
 
 from tests.unit.kinguin_gateway.fakes import INTENT
-from tests.unit.kinguin_gateway.simulated import EPOCH
+from tests.unit.simulated import EPOCH
 
 REQUEST_ID = str(uuid.uuid5(uuid.NAMESPACE_URL, "request"))
 

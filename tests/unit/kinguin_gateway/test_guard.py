@@ -29,7 +29,7 @@ from kinguin_gateway.domain.guard import (
 from kinguin_gateway.domain.purchase import Problem, PurchaseState, SupplierOrder
 
 from tests.unit.kinguin_gateway.fakes import INTENT, an_order
-from tests.unit.kinguin_gateway.simulated import EPOCH
+from tests.unit.simulated import EPOCH
 
 BOUNDS = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))
 SECOND = timedelta(seconds=1)

@@ -29,7 +29,7 @@ from tests.unit.kinguin_gateway.fakes import (
     an_order,
     deliver,
 )
-from tests.unit.kinguin_gateway.simulated import EPOCH
+from tests.unit.simulated import EPOCH
 
 S = SupplierOrderState
 PACE = Pace(first=timedelta(seconds=2), longest=timedelta(seconds=60))

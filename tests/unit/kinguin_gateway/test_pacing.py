@@ -4,7 +4,7 @@ import pytest
 from kinguin_gateway.errors import SupplierUnavailable
 from kinguin_gateway.pacing import BURST_SECONDS, PATIENCE_SECONDS, Turnstile
 
-from tests.unit.kinguin_gateway.simulated import SimulatedClock, simulate
+from tests.unit.simulated import SimulatedClock, simulate
 
 
 async def passing(turnstile: Turnstile, times: list[float]) -> None:

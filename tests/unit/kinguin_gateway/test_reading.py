@@ -7,7 +7,7 @@ from kinguin_gateway.errors import ProductUnknown, PurchaseUnknown
 from kinguin_gateway.reading import Reader
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Row, an_order
-from tests.unit.kinguin_gateway.simulated import EPOCH
+from tests.unit.simulated import EPOCH
 
 PLACED = Purchase(
     INTENT, PurchaseState.PLACED, 1, EPOCH, create_time=EPOCH, supplier_order_id="PHS00001", charged_cents=5
