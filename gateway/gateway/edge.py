@@ -40,14 +40,11 @@ class Streams:
         self._open: Counter[str] = Counter()
         self.stopping = asyncio.Event()
 
-    def check(self, customer_id: str) -> None:
-        """Raise RateLimited when the customer has too many streams open."""
-        if self._open[customer_id] >= STREAMS_PER_CUSTOMER:
-            raise RateLimited("too many open event streams; close some of them", retry_after=timedelta(seconds=30))
-
     @contextmanager
     def slot(self, customer_id: str) -> Iterator[None]:
-        """Count one stream while it is open."""
+        """Count one stream while it is open. Raises RateLimited when the customer has too many."""
+        if self._open[customer_id] >= STREAMS_PER_CUSTOMER:
+            raise RateLimited("too many open event streams; close some of them", retry_after=timedelta(seconds=30))
         self._open[customer_id] += 1
         try:
             yield

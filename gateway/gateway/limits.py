@@ -14,12 +14,25 @@ from gateway.errors import RateLimited
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left of a limit. Renders the RateLimit header fields (IETF draft-ietf-httpapi-ratelimit-headers)."""
+    """What is left of a limit after one more request.
+
+    Renders the RateLimit header fields (IETF draft-ietf-httpapi-ratelimit-headers).
+    """
 
     policy: str
     limit: RateLimitItem
     remaining: int
     reset_seconds: int
+    allowed: bool
+
+    def check(self) -> None:
+        """Raise RateLimited when this request was one too many."""
+        if not self.allowed:
+            raise RateLimited(
+                "too many requests; wait and try again",
+                metadata={"policy": self.policy},
+                retry_after=timedelta(seconds=self.reset_seconds),
+            )
 
     def headers(self) -> dict[str, str]:
         """Return the two header fields."""
@@ -37,23 +50,9 @@ class Limiter:
         self._strategy = FixedWindowRateLimiter(MemoryStorage())
 
     async def take(self, policy: str, who: str) -> Allowance:
-        """Count one request. Raises RateLimited when it is one too many."""
+        """Count one request and return what is left, which may be a refusal."""
         limit = self._limits[policy]
         allowed = await self._strategy.hit(limit, policy, who)
-        allowance = await self._allowance(policy, who)
-        if not allowed:
-            raise self._refusal(allowance)
-        return allowance
-
-    async def _allowance(self, policy: str, who: str) -> Allowance:
-        limit = self._limits[policy]
         stats = await self._strategy.get_window_stats(limit, policy, who)
-        return Allowance(policy, limit, max(0, stats.remaining), max(1, math.ceil(stats.reset_time - time.time())))
-
-    @staticmethod
-    def _refusal(allowance: Allowance) -> RateLimited:
-        return RateLimited(
-            "too many requests; wait and try again",
-            metadata={"policy": allowance.policy},
-            retry_after=timedelta(seconds=allowance.reset_seconds),
-        )
+        reset_seconds = max(1, math.ceil(stats.reset_time - time.time()))
+        return Allowance(policy, limit, max(0, stats.remaining), reset_seconds, allowed=allowed)

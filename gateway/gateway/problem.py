@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from gateway.auth.session import COOKIE
 from gateway.edge import edge_of
 from gateway.errors import EdgeError, LoginRequired, MalformedBody, MethodUnsupported, RouteUnknown
 
@@ -132,11 +133,15 @@ def respond(request: Request, error: KeyferryError) -> Response:
     if isinstance(error, LoginRequired) and request.method == "GET":
         return RedirectResponse(edge_of(request).login_url(request), 303, headers)
     sentence = error.message if status in (400, 409) else _PEOPLE.get(status, _PEOPLE_DEFAULT)
-    return edge_of(request).pages.notice(
+    action, action_url = _way_on(request, status)
+    edge = edge_of(request)
+    return edge.pages.notice(
+        # Who reads this may have the wrong account: it has to be seen, and be left.
+        session=edge.sessions.read(request.cookies.get(COOKIE)),
         title=document["title"],
         sentence=sentence[:1].upper() + sentence[1:],
-        action_url="/" if status in (400, 403, 404, 409) or request.method != "GET" else str(request.url.path),
-        action="Your orders" if status in (400, 403, 404, 409) or request.method != "GET" else "Try again",
+        action_url=action_url,
+        action=action,
         reason=document["reason"],
         request_id=request_id,
         status=status,
@@ -144,13 +149,29 @@ def respond(request: Request, error: KeyferryError) -> Response:
     )
 
 
+def _way_on(request: Request, status: int) -> tuple[str, str]:
+    """Return what a person can do next, and where."""
+    if request.method != "GET" or status in (400, 403, 404, 409):
+        return "Your orders", "/"
+    if request.url.path == "/callback":
+        # What the issuer's answer carries is good for one try: the way on is a new login.
+        return "Try again", "/login"
+    query = f"?{request.url.query}" if request.url.query else ""
+    return "Try again", request.url.path + query
+
+
 async def keyferry_error(request: Request, error: Exception) -> Response:
     """Answer an error that somebody meant."""
     if not isinstance(error, KeyferryError):
         return await unexpected_error(request, error)
-    if status_of(error) == 500:  # noqa: PLR2004 # told to nobody but the log
-        logger.error("request failed", code=error.code.name, reason=error.reason, detail=error.message)
+    record(error)
     return respond(request, error)
+
+
+def record(error: KeyferryError) -> None:
+    """Log a fault of ours, whose text nobody else gets to see."""
+    if status_of(error) == 500:  # noqa: PLR2004 # the one status whose text stays inside
+        logger.error("request failed", code=error.code.name, reason=error.reason, detail=error.message)
 
 
 async def validation_error(request: Request, error: Exception) -> Response:

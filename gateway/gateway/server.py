@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.edge import Streams
+from gateway.protocol import BoundedHttp
 
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 2048
@@ -35,7 +36,7 @@ class HttpServer:
         self._socket.setblocking(False)  # noqa: FBT003 # the signature of the socket module
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHttp,
             loop="none",
             ws="none",
             lifespan="off",

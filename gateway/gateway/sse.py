@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import structlog
 from chassis.errors import KeyferryError, ServiceUnavailable
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway import problem
 from gateway.domain.order import Customer, Order
@@ -24,31 +25,48 @@ KEEPALIVE_SECONDS = 15.0
 RECONNECT_MILLISECONDS = 2000
 # Fulfillment ends a stream now and then; an order that rests is not asked for again at once.
 REWATCH_SECONDS = 2.0
+# As long as an ordinary read of the order may take: a page that waits for nothing should poll instead.
+FIRST_SECONDS = 5.0
 
 Orders = AsyncGenerator[Order, None]
 
 
+class _EventStream(StreamingResponse):
+    """Holds its place among the customer's streams and gives it back however it ends."""
+
+    def __init__(self, events: AsyncIterator[str], held: ExitStack) -> None:
+        super().__init__(events, media_type=MEDIA_TYPE, headers={"x-accel-buffering": "no"})
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not in the events themselves: a reader who leaves before the first one never starts them.
+        with self._held:
+            await super().__call__(scope, receive, send)
+
+
 async def begin_stream(edge: Edge, order_id: str, customer: Customer, request_id: str) -> StreamingResponse:
     """Return the streaming answer. What goes wrong before its first event is an ordinary error answer."""
-    edge.streams.check(customer.customer_id)
-    orders = edge.fulfillments.watch(order_id, customer)
-    try:
-        first = await anext(orders)
-    except StopAsyncIteration:
-        raise ServiceUnavailable("the order could not be followed; try again") from None
-    events = _guarded(edge, customer, _events(edge, customer, first, orders), request_id)
-    return StreamingResponse(events, media_type=MEDIA_TYPE, headers={"x-accel-buffering": "no"})
-
-
-async def _guarded(edge: Edge, customer: Customer, events: AsyncIterator[str], request_id: str) -> AsyncIterator[str]:
-    with edge.streams.slot(customer.customer_id), STREAMS_OPEN.track_inprogress():
+    with ExitStack() as held:
+        # Counted before anything is waited for, so that many at once are still many.
+        held.enter_context(edge.streams.slot(customer.customer_id))
+        held.enter_context(STREAMS_OPEN.track_inprogress())
+        orders = edge.fulfillments.watch(order_id, customer)
         try:
-            async for event in events:
-                yield event
-        except KeyferryError as error:
-            yield _event("problem", json.dumps(problem.document_of(error, request_id)))
-        except Exception:
-            logger.exception("event stream failed")
+            async with asyncio.timeout(FIRST_SECONDS):
+                first = await anext(orders)
+        except (StopAsyncIteration, TimeoutError):
+            raise ServiceUnavailable("the order could not be followed; try again") from None
+        return _EventStream(_guarded(_events(edge, customer, first, orders), request_id), held.pop_all())
+
+
+async def _guarded(events: AsyncIterator[str], request_id: str) -> AsyncIterator[str]:
+    try:
+        async for event in events:
+            yield event
+    except KeyferryError as error:
+        yield _event("problem", json.dumps(problem.document_of(error, request_id)))
+    except Exception:
+        logger.exception("event stream failed")
 
 
 async def _events(edge: Edge, customer: Customer, first: Order, orders: Orders) -> AsyncIterator[str]:

@@ -160,6 +160,8 @@ def clean(folder: Folder = DEFAULT_FOLDER) -> None:
     layout = Layout(folder.resolve())
     if not layout.folder.exists():
         return
+    if not layout.lock.exists():
+        _fail(f"{layout.folder} is not a sandbox's folder; nothing was removed")
     try:
         with locked(layout):
             for name in stop_leftovers(layout):

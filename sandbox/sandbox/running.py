@@ -16,7 +16,7 @@ from sandbox.supervisor import Supervisor, Tell, locked, stop_leftovers
 
 
 class Interrupted(Exception):
-    """Somebody wants it to end: Ctrl-C, or SIGTERM."""
+    """Somebody wants it to end: Ctrl-C, SIGTERM, or the terminal was closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,7 @@ def _interruption() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, event.set)
+    # Ignored under nohup, which wants it to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, event.set)
     return event

@@ -148,7 +148,7 @@ async def test_a_picture_is_shown_and_can_be_downloaded(site: Site, browser: Bro
     context = await visitor(site, browser)
     page, faults = await open_order(site, context)
     await page.click(f"{KEY} .show")
-    await page.wait_for_function("document.querySelector('.picture')?.naturalWidth === 1")
+    await expect(page.locator(".picture")).to_have_js_property("naturalWidth", 1)
     async with page.expect_download() as downloading:
         await page.click(f"{KEY} .download")
     download = await downloading.value
@@ -190,6 +190,66 @@ async def test_the_link_renews_itself(site: Site, browser: Browser) -> None:
     assert len(requests) == 2
     assert requests[0].request_id != requests[1].request_id
     assert requests[0].recipient_jwk != requests[1].recipient_jwk
+    await context.close()
+
+
+async def test_a_renewal_leaves_the_readers_focus_where_it_is(site: Site, browser: Browser) -> None:
+    site.world.fulfillments.link_seconds = 19
+    context = await visitor(site, browser)
+    page, _ = await open_order(site, context)
+    await page.click(f"{KEY} .show")
+    await page.locator(f"{KEY} .copy").focus()
+    site.world.fulfillments.link_seconds = 900
+    await expect(page.locator(f"{KEY} [role=timer]")).to_contain_text("14:", timeout=15_000)
+    assert await page.evaluate("document.activeElement.classList.contains('copy')")
+    await expect(page.locator(f"{KEY} .secret")).to_have_text("AAAA-BBBB-CCCC")
+    await context.close()
+
+
+async def look_away(page: Page, *, hidden: bool) -> None:
+    """Do to the page what the browser does when its tab goes to the background: a headless one keeps all in front."""
+    await page.evaluate(
+        """hidden => {
+            const state = hidden ? "hidden" : "visible";
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+async def streams_open(site: Site, number: int) -> None:
+    """Return once the edge holds so many event streams of alice's."""
+    async with asyncio.timeout(20):
+        while site.world.streams._open["alice"] != number:  # noqa: ASYNC110 # the edge counts and tells nobody
+            await asyncio.sleep(0.05)
+
+
+async def test_a_key_in_the_background_is_hidden_when_its_link_ends(site: Site, browser: Browser) -> None:
+    site.world.fulfillments.link_seconds = 19
+    context = await visitor(site, browser)
+    page, _ = await open_order(site, context)
+    await page.click(f"{KEY} .show")
+    await expect(page.locator(f"{KEY} .secret")).to_be_visible()
+    await look_away(page, hidden=True)
+    await expect(page.locator(f"{KEY} .key-status")).to_contain_text("Hidden while you were away", timeout=25_000)
+    assert "AAAA-BBBB" not in await page.content()
+    assert len(site.world.fulfillments.requests) == 1
+    await context.close()
+
+
+async def test_a_tab_in_the_background_holds_no_connection(site: Site, browser: Browser) -> None:
+    await site.put(an_order(state=State.PURCHASING, keys=0))
+    context = await visitor(site, browser)
+    page, faults = await open_order(site, context)
+    await streams_open(site, 1)
+    await look_away(page, hidden=True)
+    await streams_open(site, 0)
+    await site.put(an_order())
+    await look_away(page, hidden=False)
+    await expect(page.locator(".headline")).to_have_text("Ready for you")
+    assert faults == []
     await context.close()
 
 
@@ -266,5 +326,17 @@ async def test_polling_takes_over_while_streams_fail(site: Site, browser: Browse
     await site.put(replace(opened, lines=(replace(opened.lines[0], keys=(key,)),)))
     await expect(page.locator(".headline")).to_have_text("All done")
     await expect(page.locator(f"{KEY} .key-note")).to_contain_text("Opened")
+    await expect(page.locator(".live")).to_have_text("")
+    await context.close()
+
+
+async def test_streams_are_taken_up_again_soon_after_an_outage(site: Site, browser: Browser) -> None:
+    await site.put(an_order(state=State.PENDING, keys=0))
+    context = await visitor(site, browser)
+    await context.route("**/events", lambda route: route.fulfill(status=503))
+    page, _ = await open_order(site, context)
+    await expect(page.locator(".live")).to_contain_text("Live updates are not available")
+    await context.unroute("**/events")
+    await streams_open(site, 1)
     await expect(page.locator(".live")).to_have_text("")
     await context.close()

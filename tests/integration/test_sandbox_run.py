@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped] # ships no types
 import pytest
+from sandbox.ports import free_port
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 
@@ -167,14 +168,35 @@ def test_given_servers_are_used_and_left_running(folder: Path, tmp_path: Path) -
         postgres.stop()
 
 
-def test_a_part_that_is_given_by_half_is_refused_by_name(folder: Path) -> None:
+def refused(folder: Path, **environment: str) -> str:
+    """Return what is said by a run that cannot start in these surroundings."""
     run = subprocess.run(
         [sys.executable, "-m", "sandbox", "run", "--folder", str(folder)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
-        env={**os.environ, "KINGUIN_BASE": "https://kinguin.example/api"},
+        env={**os.environ, **environment},
     )
     assert run.returncode == 1
-    assert run.stderr == "KINGUIN_BASE is set, so KINGUIN_API_KEY has to be set as well\n"
+    return run.stderr
+
+
+def test_a_part_that_is_given_by_half_is_refused_by_name(folder: Path) -> None:
+    said = refused(folder, KINGUIN_BASE="https://kinguin.example/api")
+    assert said == "KINGUIN_BASE is set, so KINGUIN_API_KEY has to be set as well\n"
+
+
+def test_a_given_server_that_does_not_answer_is_named(folder: Path) -> None:
+    said = refused(folder, DATABASE_URL=f"postgresql://nobody:nothing@127.0.0.1:{free_port()}/postgres")
+    assert "what DATABASE_URL names cannot be used" in said
+    assert "Traceback" not in said
+
+
+def test_only_a_folder_of_the_sandbox_is_removed(tmp_path: Path) -> None:
+    mine = tmp_path / "thesis.txt"
+    mine.write_text("years of work")
+    answer = cli("clean", tmp_path)
+    assert answer.returncode == 1
+    assert "nothing was removed" in answer.stderr
+    assert mine.exists()

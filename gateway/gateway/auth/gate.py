@@ -26,6 +26,7 @@ async def count(request: Request, policy: str, who: str) -> None:
     """Count the request against a limit and remember what is left for its answer. Raises RateLimited."""
     allowance = await edge_of(request).limiter.take(policy, who)
     request.scope["rate_limits"] = allowance.headers()
+    allowance.check()
 
 
 def session_of(request: Request) -> Session | None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 # Fulfillment keeps a customer's id and the audit log an actor's in this many characters.
 MAXIMUM_SUBJECT = 255
 MAXIMUM_EMAIL = 320
+# Only shown. A session's cookie has room for 3800 characters, and a browser drops a longer one without a word.
+MAXIMUM_NAME = 80
+MAXIMUM_LOCALE = 35
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,9 @@ class Principal:
         return cls(
             subject=_text(claims, "sub", MAXIMUM_SUBJECT),
             email=_text(claims, "email", MAXIMUM_EMAIL),
-            name=_text(claims, "name", MAXIMUM_EMAIL),
+            name=_text(claims, "name", MAXIMUM_NAME),
             roles=tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else (),
-            locale=_text(claims, "locale", 35),
+            locale=_text(claims, "locale", MAXIMUM_LOCALE),
         )
 
 

@@ -72,6 +72,7 @@ async def show_key(
     try:
         opened = await reveal(edge.fulfillments, order_id, key_id, customer)
     except KeyferryError as error:
+        problem.record(error)
         status = problem.status_of(error)
         failed = OpenedKey(key_id, failure=_FAILURES.get(status, _FAILURE))
         return _order_page(edge, session, order, opened=failed, status=status)

@@ -13,7 +13,7 @@ const SENTENCES = {
   UNREACHABLE: "We cannot reach Keyferry from here. Check your connection and try again; your key is safe.",
   STORE: "The place where your locked key is kept does not answer. Your key is safe; please try again in a moment.",
   CHANGED: "What we received is not the key that we stored, so we did not open it. Please contact the shop.",
-  401: "You are logged out. Log in again to see your key.",
+  401: "You are logged out. Reload the page to log in again.",
   403: "This page is out of date. Reload it and try again.",
   404: "This key is not available. Reload the page to see what has changed.",
   429: "That was too many tries in a short time.",
@@ -28,6 +28,7 @@ export class KeyCard {
   #button;
   #status;
   #timer = null;
+  #deadline = 0;
   #objectUrl = null;
   #generation = 0;
   #renewals = 0;
@@ -48,7 +49,6 @@ export class KeyCard {
       else this.#show();
     });
     document.addEventListener("visibilitychange", () => this.#tick());
-    if (root.dataset.view === "open") this.#adoptServerReveal();
   }
 
   /** Forget the key: remove it from the page and from memory, and stop renewing. */
@@ -126,15 +126,8 @@ export class KeyCard {
     });
   }
 
-  // Without a script the server opened this key for one answer; a script that loads later only adds copy and hide.
-  #adoptServerReveal() {
-    const secret = this.#body.querySelector(".secret");
-    if (secret) this.#wireCopy(this.#body.querySelector(".copy"), secret);
-  }
-
   #startClock(remaining) {
-    const deadline = performance.now() + remaining;
-    this.#root.dataset.deadline = String(deadline);
+    this.#deadline = performance.now() + remaining;
     clearInterval(this.#timer);
     this.#timer = setInterval(() => this.#tick(), 1000);
     this.#tick();
@@ -142,13 +135,19 @@ export class KeyCard {
 
   #tick() {
     if (this.#timer === null) return;
-    const left = Number(this.#root.dataset.deadline) - performance.now();
+    const left = this.#deadline - performance.now();
     const line = this.#body.querySelector(".expiry");
     line.hidden = false;
     line.querySelector("[role=timer]").textContent = clock(Math.max(0, left));
-    if (left < RENEW_BEFORE_MS && document.visibilityState === "visible") this.#renew();
+    if (document.visibilityState === "visible") {
+      if (left < RENEW_BEFORE_MS) this.#renew();
+    } else if (left <= 0) {
+      this.hide();
+      this.#announce("Hidden while you were away. Press Show key to see it again.");
+    }
   }
 
+  // The key that is shown stays as it is, with the reader's focus and selection in it; only its link is new.
   async #renew() {
     clearInterval(this.#timer);
     this.#timer = null;
@@ -160,11 +159,9 @@ export class KeyCard {
     this.#renewals += 1;
     const generation = this.#generation;
     try {
-      const opened = await this.#open();
-      if (generation !== this.#generation) return;
-      if (this.#objectUrl) URL.revokeObjectURL(this.#objectUrl);
-      this.#render(opened);
-      this.#startClock(opened.remaining);
+      const { plaintext, remaining } = await this.#open();
+      plaintext.fill(0);
+      if (generation === this.#generation) this.#startClock(remaining);
     } catch (error) {
       if (generation === this.#generation) this.#fail(error);
     }

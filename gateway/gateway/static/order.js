@@ -1,21 +1,29 @@
 // Keeps the order page up to date: server-sent events while they work, polling while they do not.
 
-import { get } from "./api.js";
+import { get, wait } from "./api.js";
 import { KeyCard } from "./key.js";
 import { localTime } from "./times.js";
 
 const POLL_FIRST_MS = 4000;
 const POLL_MAX_MS = 30_000;
-const RETURN_TO_EVENTS_MS = 60_000;
+// So many answers in a row, and streams are tried again.
+const POLLS = 3;
 
 const page = document.querySelector("[data-order-url]");
 const orderUrl = page.dataset.orderUrl;
 const live = page.querySelector(".live");
 const cards = new Map();
+let following = page.dataset.final !== "true";
+let polling = false;
+let stream = null;
 
 for (const element of page.querySelectorAll(".key[data-key-id]")) adopt(element);
 addEventListener("pagehide", () => cards.forEach((card) => card.hide()));
-if (page.dataset.final !== "true") listen();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) hangUp();
+  else if (following && !polling && !stream) listen();
+});
+if (following) listen();
 
 function adopt(element) {
   const onOpened = () => {
@@ -25,35 +33,56 @@ function adopt(element) {
   cards.set(element.dataset.keyId, new KeyCard(element, { onOpened }));
 }
 
+// A browser opens six connections to one host: tabs in the background must leave them to the one that is looked at.
 function listen() {
-  const source = new EventSource(`${orderUrl}/events`);
+  if (document.hidden) return;
+  const source = (stream = new EventSource(`${orderUrl}/events`));
   source.addEventListener("order", (event) => {
     say("");
     render(JSON.parse(event.data));
   });
-  source.addEventListener("end", () => source.close());
+  source.addEventListener("end", () => stop(""));
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) poll();
-    else say("Connecting again…");
+    if (source !== stream) return;
+    if (source.readyState !== EventSource.CLOSED) return say("Connecting again…");
+    stream = null;
+    poll();
   });
 }
 
-// EventSource gives up for good on an error answer; ask in growing steps until streams work again.
+function hangUp() {
+  stream?.close();
+  stream = null;
+}
+
+function stop(text) {
+  following = false;
+  hangUp();
+  say(text);
+}
+
+// EventSource gives up for good on an error answer: ask until answers come again, the slower the longer none comes.
 async function poll() {
-  const until = performance.now() + RETURN_TO_EVENTS_MS;
-  for (let pause = POLL_FIRST_MS; performance.now() < until; pause = Math.min(pause * 1.5, POLL_MAX_MS)) {
+  polling = true;
+  let pause = POLL_FIRST_MS;
+  for (let answers = 0; answers < POLLS; ) {
     try {
       const order = await get(orderUrl);
       render(order);
-      if (order.progress.final) return say("");
+      if (order.progress.final) return stop("");
       say("Live updates are not available right now. We look again every few seconds.");
+      answers += 1;
+      pause = POLL_FIRST_MS;
     } catch (problem) {
-      if (problem.status === 401) return say("You are logged out. Reload the page to log in again.");
-      if (problem.status === 404) return say("This order is not available any more.");
+      if (problem.status === 401) return stop("You are logged out. Reload the page to log in again.");
+      if (problem.status === 404) return stop("This order is not available any more.");
       say("We cannot reach Keyferry right now. What you see may be old; we keep trying.");
+      answers = 0;
+      pause = Math.min(pause * 1.5, POLL_MAX_MS);
     }
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await wait(pause);
   }
+  polling = false;
   listen();
 }
 
@@ -73,10 +102,10 @@ function render(order) {
     if (step.state === "current") element.setAttribute("aria-current", "step");
     else element.removeAttribute("aria-current");
   }
-  for (const line of order.lines) renderLine(line);
+  for (const line of order.lines) renderLine(line, order.progress.final);
 }
 
-function renderLine(line) {
+function renderLine(line, final) {
   const element = page.querySelector(`.line[data-item-id="${CSS.escape(line.item_id)}"]`);
   if (!element) return;
   setText(element.querySelector("h2"), line.product_name);
@@ -91,6 +120,7 @@ function renderLine(line) {
     if (!known) adopt(item);
   }
   pending.hidden = !line.pending;
+  pending.toggleAttribute("data-still", final);
   setText(pending.querySelector("span"), line.pending);
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -81,7 +82,6 @@ async def test_streams_end_when_the_process_drains(world: World) -> None:
     await asyncio.sleep(0)
     world.streams.stopping.set()
     assert await pending == "over"
-    assert not world.streams._open
 
 
 async def test_a_stream_that_fulfillment_ended_is_taken_up_again(world: World) -> None:
@@ -130,17 +130,49 @@ async def test_an_empty_stream_is_an_outage(world: World, client: httpx.AsyncCli
     assert (await client.get("/v1/orders/order-1/events", headers=world.bearer())).status_code == 503
 
 
+def silent(world: World) -> None:
+    """Make fulfillment take every watch and never answer it."""
+
+    async def watch(order_id: str, customer: Customer) -> AsyncIterator[Order]:
+        await asyncio.Event().wait()
+        yield await world.fulfillments.get(order_id, customer)
+
+    world.fulfillments.watch = watch  # type: ignore[method-assign,assignment] # a stream that never begins
+
+
+async def test_silence_at_the_start_is_an_outage(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "FIRST_SECONDS", 0.01)
+    silent(world)
+    assert (await client.get("/v1/orders/order-1/events", headers=world.bearer())).status_code == 503
+    assert not world.streams._open
+
+
 async def test_a_customer_holds_a_bounded_number_of_streams(world: World, client: httpx.AsyncClient) -> None:
-    open_streams = []
-    edge = world.edge()
-    for _ in range(STREAMS_PER_CUSTOMER):
-        response = await sse.begin_stream(edge, "order-1", ALICE, "request")
-        iterator = aiter(response.body_iterator)
-        await anext(iterator)
-        open_streams.append(iterator)
-    refused = await client.get("/v1/orders/order-1/events", headers=world.bearer())
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "30"
-    for iterator in open_streams:
-        await iterator.aclose()  # type: ignore[attr-defined] # the response's iterator is our generator
+    silent(world)
+    url, headers = "/v1/orders/order-1/events", world.bearer()
+    at_once = [asyncio.create_task(client.get(url, headers=headers)) for _ in range(STREAMS_PER_CUSTOMER + 3)]
+    refused = [await first for first in asyncio.as_completed(at_once[-3:])]
+    assert [answer.status_code for answer in refused] == [429] * 3
+    assert refused[0].headers["retry-after"] == "30"
+    assert world.streams._open["alice"] == STREAMS_PER_CUSTOMER
+    for task in at_once:
+        task.cancel()
+    await asyncio.gather(*at_once, return_exceptions=True)
+    assert not world.streams._open
+
+
+async def test_a_stream_whose_reader_left_before_it_began_gives_its_place_back(world: World) -> None:
+    response = await sse.begin_stream(world.edge(), "order-1", ALICE, "request")
+    assert world.streams._open["alice"] == 1
+
+    async def gone(_message: object) -> None:
+        raise OSError("the reader has left")
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    with suppress(Exception):
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, gone)
     assert not world.streams._open

@@ -292,6 +292,7 @@ async def test_limits_are_told_and_held() -> None:
         assert refused.status_code == 429
         assert refused.json()["reason"] == "RATE_LIMITED"
         assert int(refused.headers["retry-after"]) >= 1
+        assert refused.headers["ratelimit"].startswith('"customer";r=0;t=')
         assert (await client.get("/v1/orders", headers=world.bearer(sub="bob"))).status_code == 200
         statuses = {(await client.get("/v1/orders")).status_code for _ in range(4)}
         assert statuses == {401, 429}

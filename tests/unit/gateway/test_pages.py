@@ -1,8 +1,10 @@
 """The pages, without a script: what they show, what they never do, and what they say when something is down."""
 
 import re
+from collections.abc import MutableMapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import httpx
@@ -133,13 +135,21 @@ async def test_a_forged_form_opens_nothing(world: World, client: httpx.AsyncClie
     ],
 )
 async def test_a_key_that_cannot_be_opened_leaves_the_page_standing(
-    world: World, client: httpx.AsyncClient, failure: RemoteError, status: int, sentence: str
+    world: World,
+    client: httpx.AsyncClient,
+    logs: list[MutableMapping[str, Any]],
+    *,
+    failure: RemoteError,
+    status: int,
+    sentence: str,
 ) -> None:
     world.fulfillments.open_failure = failure
     response = await form(world, client)
     assert response.status_code == status
     assert sentence in response.text
     assert "Ready for you" in response.text
+    recorded = [line["reason"] for line in logs if line["event"] == "request failed"]
+    assert recorded == (["KEY_DAMAGED"] if status == 500 else [])
 
 
 @pytest.mark.parametrize("answer", ["not a jwe", "other type", "other key"])
@@ -165,6 +175,13 @@ async def test_an_outage_is_told_honestly(world: World, client: httpx.AsyncClien
     assert "Your orders and keys are safe" in response.text
     assert "10.0.0.7" not in response.text
     assert 'href="/orders/order-1"' in response.text
+
+
+async def test_a_refused_page_says_who_is_logged_in(world: World, client: httpx.AsyncClient) -> None:
+    response = await page(world, client, "/orders/order-1", "bob")
+    assert response.status_code == 404
+    assert "bob@example.test" in response.text
+    assert 'action="/logout"' in response.text
 
 
 async def test_programs_get_problems_and_people_get_pages(world: World, client: httpx.AsyncClient) -> None:

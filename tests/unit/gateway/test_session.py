@@ -9,6 +9,7 @@ import pytest
 from chassis.keyring import Keyring
 from gateway.auth.cookies import CookieSealer
 from gateway.auth.login import FLOW_COOKIE
+from gateway.auth.principal import Principal
 from gateway.auth.session import COOKIE
 
 from tests.unit.gateway.edge_fakes import CLIENT_ID, ISSUER, ORIGIN, World, an_order, one_time_key
@@ -131,11 +132,14 @@ async def test_a_refused_code_is_told_apart_from_an_outage(
 async def test_an_issuer_that_is_down_is_told_honestly(world: World, client: httpx.AsyncClient) -> None:
     question = await begin_login(client)
     world.issuer.is_down = True
-    assert (await come_back(world, client, question)).status_code == 503
+    answer = await come_back(world, client, question)
+    assert answer.status_code == 503
+    assert 'href="/login"' in answer.text
     world.clock.advance(25 * 3600)
-    response = await client.get("/login", headers=HTML)
+    response = await client.get("/login?next=/orders/order-1", headers=HTML)
     assert response.status_code == 503
     assert "ISSUER_UNAVAILABLE" in response.text
+    assert 'href="/login?next=/orders/order-1"' in response.text
 
 
 @pytest.mark.parametrize(
@@ -230,6 +234,15 @@ async def test_hundreds_of_roles_still_fit_a_cookie(world: World) -> None:
     assert session is not None
     assert session.principal.roles == ("keyferry-admin",)
     assert session.name == "Alice"
+
+
+async def test_the_longest_claims_still_fit_a_cookie(world: World) -> None:
+    claims = {"sub": "s" * 255, "email": "e" * 320, "name": "\U0001f511" * 400, "locale": "l" * 400}
+    _, value = world.sessions.begin(Principal.from_claims(claims))
+    assert len(value) < 3800
+    session = world.sessions.read(value)
+    assert session is not None
+    assert session.principal.subject == claims["sub"]
 
 
 async def test_a_session_opens_keys_only_for_our_own_pages(world: World, client: httpx.AsyncClient) -> None:
