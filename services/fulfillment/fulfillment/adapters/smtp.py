@@ -27,6 +27,8 @@ class SmtpMailer:
         self._user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password) if parts.password else None
         self._sender = sender
+        # Made once: reading the machine's certificates costs more than sending a letter.
+        self._tls = ssl.create_default_context()
 
     async def send(self, letter: Letter) -> None:
         """Hand over a letter.
@@ -49,7 +51,7 @@ class SmtpMailer:
                     use_tls=self._implicit_tls,
                     # STARTTLS wherever it is offered.
                     start_tls=None,
-                    tls_context=ssl.create_default_context(),
+                    tls_context=self._tls,
                     timeout=CALL_SECONDS,
                 )
         except aiosmtplib.SMTPRecipientsRefused as error:
