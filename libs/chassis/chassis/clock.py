@@ -32,9 +32,8 @@ class SystemClock:
     def elapsed(self) -> float:
         """Return seconds since boot.
 
-        Where the platform has it, the clock also counts suspended time: a laptop or a virtual machine that slept
-        must find
-        its deadlines passed.
+        Where the platform has it, the clock also counts suspended time: a laptop or a virtual machine that slept must
+        find its deadlines passed.
         """
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 

@@ -22,6 +22,11 @@ LOCK_MILLISECONDS = 4_000
 IDLE_IN_TRANSACTION_MILLISECONDS = 10_000
 
 _AFTER_COMMIT = "chassis_after_commit"
+_NOTIFICATIONS = "chassis_notifications"
+_NOTIFY = text(
+    "SELECT pg_notify(channel, payload) "
+    "FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS told(channel, payload)"
+)
 
 
 def engine_url(url: str) -> str:
@@ -68,14 +73,17 @@ class Database:
         """Run the block in one transaction: committed when it ends, rolled back when it raises.
 
         After a lost connection during the commit itself nobody knows whether it took place; what is written must
-        therefore
-        be safe to write again.
+        therefore be safe to write again.
         """
         try:
             async with self._engine.begin() as connection:
-                connection.info[_AFTER_COMMIT] = []
+                callbacks: list[Callable[[], None]] = []
+                notifications: dict[tuple[str, str], None] = {}
+                connection.info.update({_AFTER_COMMIT: callbacks, _NOTIFICATIONS: notifications})
                 yield connection
-                callbacks: list[Callable[[], None]] = connection.info[_AFTER_COMMIT]
+                if notifications:
+                    channels, payloads = zip(*notifications, strict=True)
+                    await connection.execute(_NOTIFY, {"channels": channels, "payloads": payloads})
         except (InterfaceError, OperationalError, PoolTimeoutError, OSError) as error:
             raise ServiceUnavailable("the database does not answer") from error
         except DBAPIError as error:
@@ -102,6 +110,11 @@ def _is_passing(error: DBAPIError) -> bool:
 def after_commit(connection: AsyncConnection, callback: Callable[[], None]) -> None:
     """Call back once the connection's present transaction is committed; never when it is rolled back."""
     connection.info[_AFTER_COMMIT].append(callback)
+
+
+def notify(connection: AsyncConnection, channel: str, payload: str = "") -> None:
+    """Tell every listener of a channel, once the connection's present transaction commits; the same thing only once."""
+    connection.info[_NOTIFICATIONS][channel, payload] = None
 
 
 async def database_now(connection: AsyncConnection) -> datetime:

@@ -103,8 +103,7 @@ def configure_logs(service: str, level: str) -> None:
     """Send our own and every library's log lines to standard output as JSON.
 
     Libraries stay at warning or above unless the level is debug: their debug lines are written by people who do not
-    know
-    what is secret here, which is why they pass through the same redaction.
+    know what is secret here, which is why they pass through the same redaction.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [

@@ -5,19 +5,12 @@ from collections.abc import Callable, Mapping
 
 import asyncpg
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 logger = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
 CHECK_SECONDS = 15.0
 RETRY_SECONDS = 1.0
-
-
-async def notify(connection: AsyncConnection, channel: str, payload: str = "") -> None:
-    """Tell every listener, once the transaction commits."""
-    await connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
 
 
 class NotificationListener:

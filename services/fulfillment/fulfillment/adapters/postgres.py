@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from chassis.database import notify
 from chassis.events import Event, derived_event_id
-from chassis.notifications import notify
 from chassis.outbox import Outbox
 from chassis.request_log import earlier_answer, keep_answer
 from google.protobuf.message import Message
@@ -151,7 +151,7 @@ class PostgresOrderTransaction:
             for purchase in planned
         ]
         await self._connection.execute(insert(PURCHASE).on_conflict_do_nothing(), rows)
-        await notify(self._connection, DUE)
+        notify(self._connection, DUE)
 
     async def lock_due(self, limit: int, *, now: datetime) -> Sequence[Buying]:
         """Lock purchases that are due, each with its order; those that somebody else has are passed over."""
@@ -219,7 +219,7 @@ class PostgresOrderTransaction:
             update(PURCHASE).where(PURCHASE.c.external_id == purchase.external_id).values(values)
         )
         if run_at is not None:
-            await notify(self._connection, DUE)
+            notify(self._connection, DUE)
 
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         """Let a waiting purchase be looked at now; one that a worker has, as soon as it is put back."""
@@ -229,7 +229,7 @@ class PostgresOrderTransaction:
             .where(PURCHASE.c.external_id == external_id, PURCHASE.c.run_at.is_not(None))
             .values(run_at=case((leased, PURCHASE.c.run_at), else_=now), hastened=case((leased, True), else_=False))
         )
-        await notify(self._connection, DUE)
+        notify(self._connection, DUE)
 
     async def add_keys(self, order_id: OrderId, keys: Sequence[Key]) -> Sequence[Key]:
         """Add keys and return those that are new."""
@@ -290,13 +290,13 @@ class PostgresOrderTransaction:
                 version=ORDER.c.version + 1,
             )
         )
-        await notify(self._connection, CHANGED, order_id)
+        notify(self._connection, CHANGED, order_id)
 
     async def want_mail(self, order_id: OrderId, *, now: datetime) -> None:
         """Let the order's one mail be sent."""
         statement = insert(MAIL).values(order_id=order_id, run_at=now, tries=0, failure="")
         await self._connection.execute(statement.on_conflict_do_nothing(index_elements=["order_id"]))
-        await notify(self._connection, DUE)
+        notify(self._connection, DUE)
 
     async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
         """Note that the mail server took the mail."""
@@ -306,7 +306,7 @@ class PostgresOrderTransaction:
         await self._connection.execute(
             update(ORDER).where(ORDER.c.order_id == order_id).values(mail_time=now, version=ORDER.c.version + 1)
         )
-        await notify(self._connection, CHANGED, order_id)
+        notify(self._connection, CHANGED, order_id)
 
     async def tell(self, subject: str, message: Message, *, about: str, now: datetime, identity: Sequence[str]) -> None:
         """Put an event into the outbox."""
