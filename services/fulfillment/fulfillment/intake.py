@@ -36,10 +36,12 @@ class Intake:
             return await _loaded(transaction, order.order_id)
         details = {"items": str(len(order.items))}
         await facts.record(transaction, "order.accepted", order.order_id, now=now, details=details)
-        for payment in await transaction.payments(order.order_id):
+        found = await _loaded(transaction, order.order_id)
+        payments = await transaction.payments(order.order_id)
+        for payment in payments:
             # The shop still repeats it: a payment is accepted when its order is there.
             await facts.tell_accepted(transaction, payment, telling=WITH_THE_ORDER, now=now)
-        return await self._begin_if_paid(transaction, order.order_id, now)
+        return await self._begin_if_paid(transaction, found, now) if payments else found
 
     async def take_payment(
         self, transaction: OrderTransaction, payment: Payment, *, telling: str
@@ -62,14 +64,15 @@ class Intake:
         if found is None:
             return None
         await facts.tell_accepted(transaction, payment, telling=telling, now=now)
-        return found if known else await self._begin_if_paid(transaction, payment.order_id, now)
+        return found if known else await self._begin_if_paid(transaction, found, now)
 
-    async def _begin_if_paid(self, transaction: OrderTransaction, order_id: OrderId, now: datetime) -> Fulfillment:
-        before = await _loaded(transaction, order_id)
-        paid = await _paid(transaction, before)
+    async def _begin_if_paid(self, transaction: OrderTransaction, before: Fulfillment, now: datetime) -> Fulfillment:
+        paid, found = await _paid(transaction, before), before
         if paid.verdict is PaymentVerdict.PAID:
+            order_id = before.order.order_id
             await transaction.add_purchases(order_id, plan(order_id, before.order.items), now=now)
-        after = await summarize(transaction, order_id, now=now)
+            found = await _loaded(transaction, order_id)
+        after = await _summarize(transaction, found, paid, now)
         if paid.verdict is PaymentVerdict.MISMATCH and before.reason is not Reason.PAYMENT_MISMATCH:
             await _record_mismatch(transaction, after, now)
         return after
@@ -77,8 +80,12 @@ class Intake:
 
 async def summarize(transaction: OrderTransaction, order_id: OrderId, *, now: datetime) -> Fulfillment:
     """Fold an order anew after a change, write what it comes to, and tell the shop what is news to it."""
-    before = await _loaded(transaction, order_id)
-    paid = await _paid(transaction, before)
+    found = await _loaded(transaction, order_id)
+    return await _summarize(transaction, found, await _paid(transaction, found), now)
+
+
+async def _summarize(transaction: OrderTransaction, before: Fulfillment, paid: Paid, now: datetime) -> Fulfillment:
+    order_id = before.order.order_id
     state, reason = fold((line.state, line.reason) for line in before.lines)
     if paid.verdict is PaymentVerdict.MISMATCH:
         state, reason = State.NEEDS_ATTENTION, Reason.PAYMENT_MISMATCH
