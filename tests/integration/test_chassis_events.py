@@ -8,7 +8,7 @@ import chassis.consumer
 import chassis.outbox
 import pytest
 import yaml
-from chassis.consumer import MOST_DEAD_IN_A_ROW, Consumer, Handler
+from chassis.consumer import MOST_DEAD_IN_A_ROW, Consumer, GroupFunction, Handler, HandlerFunction
 from chassis.database import Database
 from chassis.errors import InvalidRequest, ServiceUnavailable
 from chassis.events import Event
@@ -101,9 +101,13 @@ async def store_effect(event: Event, body: money_pb2.Money, connection: AsyncCon
 
 
 @asynccontextmanager
-async def consuming(client: Client, database: Database, function: object = store_effect) -> AsyncIterator[None]:
-    assert callable(function)
-    handlers = {"keyferry.type.v1.Money": Handler(money_pb2.Money, function)}
+async def consuming(
+    client: Client,
+    database: Database,
+    function: HandlerFunction[money_pb2.Money] = store_effect,
+    group: GroupFunction[money_pb2.Money] | None = None,
+) -> AsyncIterator[None]:
+    handlers = {"keyferry.type.v1.Money": Handler(money_pb2.Money, function, group)}
     consumer = Consumer(client=client, database=database, stream="PAYMENTS", name=CONSUMER, handlers=handlers)
     async with background(consumer.run()):
         yield
@@ -424,6 +428,62 @@ async def holds(client: Client, count: int) -> bool:
 
 async def all_published(made: OneDatabase) -> bool:
     return not await fetch(made.superuser_url, "SELECT FROM outbox WHERE publish_time IS NULL")
+
+
+class TestGroups:
+    async def test_events_that_wait_together_share_one_transaction(
+        self, client: Client, database: Database, made: OneDatabase
+    ) -> None:
+        sizes: list[int] = []
+
+        async def store_all(pairs: Sequence[tuple[Event, money_pb2.Money]], connection: AsyncConnection) -> None:
+            sizes.append(len(pairs))
+            for event, body in pairs:
+                await store_effect(event, body, connection)
+
+        await publish(client, [an_event(number) for number in range(40)] + [an_event(1)] * 3, deduplicate=False)
+        async with consuming(client, database, group=store_all):
+            await wait_for_effects(made, range(40))
+            await eventually(lambda: all_acknowledged(client))
+        assert max(sizes) > 10
+        assert sorted(await effects(made)) == list(range(40))
+
+    async def test_one_bad_event_takes_no_other_with_it(
+        self, client: Client, database: Database, made: OneDatabase
+    ) -> None:
+        async def refuse_seven(event: Event, body: money_pb2.Money, connection: AsyncConnection) -> None:
+            await store_effect(event, body, connection)
+            if body.minor_units == 7:
+                raise InvalidRequest("seven")
+
+        async def refuse_group(pairs: Sequence[tuple[Event, money_pb2.Money]], connection: AsyncConnection) -> None:
+            for event, body in pairs:
+                await refuse_seven(event, body, connection)
+
+        await publish(client, [an_event(number) for number in range(20)])
+        async with consuming(client, database, refuse_seven, refuse_group):
+            await wait_for_effects(made, [number for number in range(20) if number != 7])
+            await eventually(lambda: dead_letters(made, 1))
+        (letter,) = await fetch(made.superuser_url, "TABLE dead_letter")
+        assert letter["event_id"] == "event-7"
+
+    @pytest.mark.parametrize("step", ["before_commit", "after_commit"])
+    async def test_a_group_that_is_cut_off_is_handled_again_without_a_second_effect(
+        self, client: Client, database: Database, made: OneDatabase, step: str
+    ) -> None:
+        async def store_all(pairs: Sequence[tuple[Event, money_pb2.Money]], connection: AsyncConnection) -> None:
+            for event, body in pairs:
+                await store_effect(event, body, connection)
+
+        await publish(client, [an_event(number) for number in range(20)])
+        configure_failpoints(f"consumer.{step}=error")
+        try:
+            async with consuming(client, database, group=store_all):
+                await wait_for_effects(made, range(20))
+                await eventually(lambda: all_acknowledged(client))
+        finally:
+            configure_failpoints("")
+        assert sorted(await effects(made)) == list(range(20))
 
 
 async def test_publishing_without_a_connection_or_a_stream_is_unavailable(own_nats_server: NatsServer) -> None:

@@ -9,6 +9,7 @@ than emptied by a bad deploy.
 import asyncio
 import hashlib
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -50,14 +51,20 @@ PAUSE_SECONDS = 1.0
 
 M = TypeVar("M", bound=Message)
 HandlerFunction = Callable[[Event, M, AsyncConnection], Awaitable[None]]
+GroupFunction = Callable[[Sequence[tuple[Event, M]], AsyncConnection], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Handler(Generic[M]):
-    """What to do with one type of event. The function writes through its connection, and does nothing else."""
+    """What to do with one type of event. The functions write through their connection, and do nothing else.
+
+    With `group`, events that wait together share one transaction; when that fails each is handled by itself, so that
+    one bad event takes no other with it.
+    """
 
     message_class: type[M]
     function: HandlerFunction[M]
+    group: GroupFunction[M] | None = None
 
 
 class Consumer:
@@ -129,13 +136,62 @@ class Consumer:
             logger.debug("subscription was gone already", consumer=self._name)
 
     async def _take_all(self, messages: Sequence[Msg]) -> None:
-        taken = asyncio.gather(*(self._take(message) for message in messages))
+        taken = asyncio.ensure_future(self._take_together(messages))
         try:
             await asyncio.shield(taken)
         except asyncio.CancelledError:
             # A drain finishes what was begun; given up, it would wait for its ack_wait before another replica has it.
             await taken
             raise
+
+    async def _take_together(self, messages: Sequence[Msg]) -> None:
+        groups: dict[str, list[tuple[Msg, Event]]] = defaultdict(list)
+        single = []
+        for message in messages:
+            event = _parsed_at_first_delivery(message)
+            if event is None:
+                single.append(message)
+            else:
+                groups[event.type_name].append((message, event))
+        for type_name, group in groups.items():
+            handler = self._handlers.get(type_name)
+            if len(group) == 1 or handler is None or not await self._take_group(handler, group):
+                single += [message for message, _ in group]
+        await asyncio.gather(*(self._take(message) for message in single))
+
+    async def _take_group(self, handler: Handler[Any], group: Sequence[tuple[Msg, Event]]) -> bool:
+        """Handle a group in one transaction; False when it failed or may not be, and nothing of it happened."""
+        if handler.group is None:
+            return False
+        # The same event may have been told twice within one batch.
+        events = {event.event_id: event for _, event in group}
+        try:
+            async with bounded(HANDLE_SECONDS), self._database.transaction() as connection:
+                rows = [{"consumer": self._name, "event_id": event_id} for event_id in events]
+                statement = insert(INBOX).values(rows).on_conflict_do_nothing().returning(INBOX.c.event_id)
+                fresh = set((await connection.execute(statement)).scalars())
+                pairs = [
+                    (event, handler.message_class.FromString(event.data))
+                    for event_id, event in events.items()
+                    if event_id in fresh
+                ]
+                if pairs:
+                    with span(f"handle group {group[0][1].subject}", kind=SpanKind.CONSUMER):
+                        await handler.group(pairs, connection)
+                await failpoint("consumer.before_commit")
+            await failpoint("consumer.after_commit")
+        except Exception as error:  # noqa: BLE001 # each is handled by itself now, and says by itself what is wrong
+            logger.info("group is handled one by one", consumer=self._name, kind=type(error).__name__)
+            return False
+        for message, event in group:
+            EVENTS_HANDLED.labels(self._name, "done" if event.event_id in fresh else "repeated").inc()
+            try:
+                await message.ack()
+            except (NatsError, OSError) as error:
+                # It is delivered once more and found in the inbox.
+                logger.warning("event could not be acknowledged", consumer=self._name, kind=type(error).__name__)
+        self._dead_in_a_row = 0
+        return True
 
     async def _take(self, message: Msg) -> None:
         deliveries = message.metadata.num_delivered or 1
@@ -221,6 +277,16 @@ class Consumer:
         logger.error("event became a dead letter", consumer=self._name, event_id=event_id, reason=reason)
         await message.term()
         return "dead"
+
+
+def _parsed_at_first_delivery(message: Msg) -> Event | None:
+    # One that came before may be what its group failed on.
+    if (message.metadata.num_delivered or 1) > 1:
+        return None
+    try:
+        return Event.parse(subject=message.subject, headers=message.headers, data=message.data)
+    except MalformedEvent:
+        return None
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Facts that other services told by event, appended in the transaction that notes the event as taken."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from chassis.consumer import Handler
 from chassis.errors import KeyferryError
@@ -17,7 +17,7 @@ CONSUMER = "audit-recorder"
 
 
 class EventRecorder:
-    """Appends one entry for each event."""
+    """Appends one entry for each event, those that wait together in one transaction."""
 
     def __init__(self, log_on: Callable[[AsyncConnection], LogTransaction], keys: PersonKeys) -> None:
         self._log_on = log_on
@@ -25,11 +25,15 @@ class EventRecorder:
 
     def handlers(self) -> Mapping[str, Handler[AuditRecorded]]:
         """Return what this consumer takes."""
-        return {AuditRecorded.DESCRIPTOR.full_name: Handler(AuditRecorded, self.record)}
+        return {AuditRecorded.DESCRIPTOR.full_name: Handler(AuditRecorded, self.record, self.record_group)}
 
     async def record(self, event: Event, body: AuditRecorded, connection: AsyncConnection) -> None:
         """Append the fact; once, however often it is told."""
-        draft = draft_from_event(event, body)
-        (result,) = await append_drafts(self._log_on(connection), self._keys, [draft])
-        if isinstance(result, KeyferryError):
-            raise result
+        await self.record_group([(event, body)], connection)
+
+    async def record_group(self, facts: Sequence[tuple[Event, AuditRecorded]], connection: AsyncConnection) -> None:
+        """Append facts in their order, taking one turn in the log for all of them."""
+        drafts = [draft_from_event(event, body) for event, body in facts]
+        for result in await append_drafts(self._log_on(connection), self._keys, drafts):
+            if isinstance(result, KeyferryError):
+                raise result

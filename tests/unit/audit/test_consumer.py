@@ -18,15 +18,19 @@ SERVICE = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id="fulfillment")
 NO_CONNECTION = cast("AsyncConnection", None)
 
 
-async def record(log: MemoryLog, keys: JosePersonKeys, body: AuditRecorded) -> None:
-    event = Event.of(
+def an_event(body: AuditRecorded, event_id: str) -> Event:
+    return Event.of(
         body,
-        event_id="fact-1",
+        event_id=event_id,
         subject="audit.recorded",
         source="fulfillment",
         about="a",
         time=datetime(2026, 1, 2, tzinfo=UTC),
     )
+
+
+async def record(log: MemoryLog, keys: JosePersonKeys, body: AuditRecorded) -> None:
+    event = an_event(body, "fact-1")
     async with log.transaction() as transaction:
         handler = EventRecorder(lambda _connection: transaction, keys).handlers()[event.type_name]
         await handler.function(event, body, NO_CONNECTION)
@@ -44,3 +48,15 @@ async def test_another_fact_under_the_same_id_is_told(log: MemoryLog, keys: Jose
     await record(log, keys, AuditRecorded(actor=SERVICE, action="order.accepted"))
     with pytest.raises(RequestIdReused):
         await record(log, keys, AuditRecorded(actor=SERVICE, action="mail.sent"))
+
+
+async def test_facts_that_wait_together_are_appended_in_their_order(log: MemoryLog, keys: JosePersonKeys) -> None:
+    facts = []
+    for number in range(5):
+        body = AuditRecorded(actor=SERVICE, action="order.accepted", order_id=f"order-{number}")
+        facts.append((an_event(body, f"fact-{number}"), body))
+    async with log.transaction() as transaction:
+        handler = EventRecorder(lambda _connection: transaction, keys).handlers()[facts[0][0].type_name]
+        assert handler.group is not None
+        await handler.group(facts, NO_CONNECTION)
+    assert [f'"order-{number}"' in entry.canonical for number, entry in enumerate(log.stored)] == [True] * 5
