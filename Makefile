@@ -46,7 +46,8 @@ check: fmt-check lint types imports protos-check test ## Everything that must be
 test: bootstrap ## All tests, against real servers and in a real browser, which is brought if there is none
 	@$(BIN)/coverage erase
 	@$(BIN)/pytest tests/unit --disable-socket --allow-unix-socket --cov --cov-report=
-	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests --ignore=tests/unit --cov --cov-append --cov-report=
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration tests/e2e \
+		--cov --cov-append --cov-report=
 	@$(BIN)/coverage report
 
 .PHONY: unit
