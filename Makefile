@@ -13,6 +13,8 @@ PROJECTS := $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject
 	sandbox/pyproject.toml protos/pyproject.toml)
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard libs/*/*/__init__.py services/*/*/__init__.py \
 	gateway/*/__init__.py sandbox/*/__init__.py))
+# The contracts that callers may rely on: what is in here is never taken away or given another meaning.
+PROMISED := protos/promised.binpb
 # Tests to run, for example `make integration T=tests/integration/test_sandbox_issuer.py`.
 T ?=
 
@@ -89,9 +91,17 @@ imports: bootstrap ## Check who imports whom
 protos: bootstrap ## Generate protos/gen from the contracts
 	@$(BIN)/python protos/generate.py
 
+.PHONY: promise
+promise: bootstrap ## Write down the contracts as they are now as what callers may rely on, if that breaks none of them
+	@$(BIN)/buf breaking --against $(PROMISED)
+	@$(BIN)/buf build --exclude-source-info -o $(PROMISED)
+
 .PHONY: protos-check
-protos-check: bootstrap ## Lint the contracts and see that protos/gen is not stale
+protos-check: bootstrap ## Lint the contracts, see that no caller would break and that nothing generated is stale
 	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against $(PROMISED)
+	@$(BIN)/buf build --exclude-source-info -o -#format=binpb | cmp --silent - $(PROMISED) || { \
+		echo "$(PROMISED) is stale; run \`make promise\`" >&2; exit 1; }
 	@$(BIN)/python protos/generate.py --check
 
 ##@ Set up
