@@ -10,7 +10,7 @@ import httpx
 import pytest
 from gateway.domain.webhook import MalformedWebhook, WebhookHint, read_webhook, secret_matches, signature_matches
 from gateway.errors import EventsUnavailable
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.gateway.edge_fakes import WEBHOOK_SECRET, World
@@ -197,7 +197,6 @@ def test_the_same_news_has_the_same_identity() -> None:
     assert first.identity != later.identity
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["order.status", "product.update"]), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(name: str, body: bytes) -> None:
     with suppress(MalformedWebhook):
@@ -211,7 +210,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*STATUS, *PRODUCT]), json_values))
 def test_any_json_is_read_or_refused(content: dict[str, object]) -> None:
     for name in ("order.status", "product.update"):

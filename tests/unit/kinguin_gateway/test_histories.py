@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from chassis.errors import KeyferryError, ServiceUnavailable
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinguin_gateway.buying import Buyer
 from kinguin_gateway.domain import guard
@@ -165,7 +165,7 @@ def is_good(history: History) -> bool:
     return len(bought) == 1 and history.placed == bought and row.purchase.state is PurchaseState.PLACED
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(luck=st.randoms(use_true_random=True))
 def test_no_history_buys_twice_and_none_is_stuck(luck: random.Random) -> None:
     assert is_good(run_history(luck))
