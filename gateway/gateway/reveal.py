@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chassis.errors import KeyferryError
+from chassis.jwe import jwe_registry
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -17,16 +18,10 @@ from joserfc.jwk import ECKey
 from gateway.domain.order import Customer, KeyRequest
 from gateway.ports import Fulfillments
 
-# The most that vault seals; the library's own limit of 64 KiB is below what a picture takes.
+# The most that vault seals.
 MOST_KEY_BYTES = 1024 * 1024
+_REGISTRY = jwe_registry("ECDH-ES+A256KW", "A256GCM", most_plaintext_bytes=MOST_KEY_BYTES)
 _PICTURES: Mapping[str, str] = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif"}
-
-
-class _Registry(jwe.JWERegistry):
-    max_ciphertext_length = MOST_KEY_BYTES * 4 // 3 + 4
-
-
-_REGISTRY = _Registry(algorithms=["ECDH-ES+A256KW", "A256GCM"])
 
 
 class CannotOpen(KeyferryError):

@@ -5,18 +5,14 @@ import uuid
 from dataclasses import dataclass
 
 import httpx
+from chassis.jwe import jwe_registry
 from joserfc import jwe
 from joserfc.errors import JoseError
-from joserfc.jwe import JWERegistry
 from joserfc.jwk import ECKey, OctKey
 
-
-class _Registry(JWERegistry):
-    # The library's own limit of 64 KiB is below what a picture takes; a key has at most 1 MiB before base64url.
-    max_ciphertext_length = 1024 * 1024 * 4 // 3 + 4
-
-
-_REGISTRY = _Registry(algorithms=["ECDH-ES+A256KW", "dir", "A256GCM"])
+# The most that vault seals.
+MOST_KEY_BYTES = 1024 * 1024
+_REGISTRY = jwe_registry("ECDH-ES+A256KW", "dir", "A256GCM", most_plaintext_bytes=MOST_KEY_BYTES)
 _PUBLIC_PARTS = ("kty", "crv", "x", "y")
 _DIGEST = hashlib.sha256
 

@@ -17,6 +17,7 @@ import json
 import os
 from typing import Any
 
+from chassis.jwe import jwe_registry
 from chassis.keyring import Keyring
 from chassis.secret import SecretBytes
 from cryptography.exceptions import InvalidTag
@@ -33,14 +34,7 @@ NONCE_BYTES = 12
 MOST_RECIPIENT_BYTES = 1024
 _COORDINATE_BYTES = 32
 _RECIPIENT_ALG = "ECDH-ES+A256KW"
-
-
-class _Registry(jwe.JWERegistry):
-    # The library's own limit of 64 KiB is below what a picture takes; base64url makes four characters of three bytes.
-    max_ciphertext_length = MOST_KEY_BYTES * 4 // 3 + 4
-
-
-_REGISTRY = _Registry(algorithms=["dir", _RECIPIENT_ALG, "A256GCM"])
+_REGISTRY = jwe_registry("dir", _RECIPIENT_ALG, "A256GCM", most_plaintext_bytes=MOST_KEY_BYTES)
 
 
 class DoesNotOpen(Exception):
