@@ -10,7 +10,7 @@ from audit.adapters.jose import JosePersonKeys
 from audit.adapters.postgres import PostgresLog
 from audit.appending import GroupAppender
 from audit.domain.entry import Actor, ActorType, Draft
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.listing import list_entries
 from chassis.database import Database
 from chassis.errors import RequestIdReused, ServiceUnavailable

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from audit.adapters.postgres import PostgresLog
 from audit.domain.entry import Appended, Place
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.ports import EarlierAppend, Log, NewEntry, Person
 from chassis.database import Database
 

@@ -12,7 +12,7 @@ from keyferry.events.v1 import audit_events_pb2
 from keyferry.type.v1 import actor_pb2
 
 from audit.domain.entry import Actor, ActorType, Appended, Draft
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.listing import ListedEntry, Page
 
 LONGEST_ID = 128

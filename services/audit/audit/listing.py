@@ -1,13 +1,20 @@
 """Listing: filters that know persons by their pseudonyms, and entries with what is personal opened where it can be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import structlog
+from chassis.errors import InvalidRequest
+from chassis.paging import read_page_token, write_page_token
 
 from audit.domain.entry import Actor, ActorType, Entry
-from audit.domain.paging import Filters, make_page_token, read_page_token
+from audit.domain.filters import Filters
 from audit.ports import Log, LogTransaction, Person, PersonalUnreadable, PersonKeys
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 500
+_SEQUENCE_END = 2**63
+_MOST_DIGITS = len(str(_SEQUENCE_END))
 
 logger = structlog.get_logger(__name__)
 
@@ -29,16 +36,24 @@ class Page:
 
 
 async def list_entries(log: Log, keys: PersonKeys, filters: Filters, *, size: int, token: str) -> Page:
-    """Return one page. An answered append is always there. Raises PageTokenUnreadable for a foreign token."""
-    after = read_page_token(filters, token)
+    """Return one page. An answered append is always there. Raises InvalidRequest for a foreign token."""
+    place = read_page_token(astuple(filters), token, parts=1)
+    after = -1 if place is None else _sequence(place[0])
     async with log.transaction() as transaction:
         actor_ids = await _forms_of_actor(transaction, keys, filters.actor_id)
         found = await transaction.entries(filters, actor_ids=actor_ids, after=after, limit=size + 1)
         shown = found[:size]
         pseudonyms = {entry.actor_id for entry in shown if entry.personal}
         persons = await transaction.persons_named(pseudonyms) if pseudonyms else {}
-    more = make_page_token(filters, shown[-1].sequence) if len(found) > size else ""
+    more = write_page_token(astuple(filters), [str(shown[-1].sequence)]) if len(found) > size else ""
     return Page(tuple(ListedEntry(entry, _actor(entry, keys, persons)) for entry in shown), more)
+
+
+def _sequence(text: str) -> int:
+    """Read what a token says; it came from outside and may hold anything."""
+    if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text) < _SEQUENCE_END:
+        return int(text)
+    raise InvalidRequest.of("page_token", "must be the next_page_token of the page before")
 
 
 async def _forms_of_actor(log: LogTransaction, keys: PersonKeys, actor_id: str) -> set[str]:

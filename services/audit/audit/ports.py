@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from audit.domain.entry import Actor, ActorType, Appended, Entry, Place
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 
 
 @dataclass(frozen=True, slots=True)

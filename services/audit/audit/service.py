@@ -2,15 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from chassis.errors import InvalidRequest
 from chassis.identity import caller_identity
+from chassis.paging import page_size
 from keyferry.audit.v1 import audit_service_pb2 as pb
 from keyferry.audit.v1 import audit_service_pb2_grpc as rpc
 
 from audit.appending import GroupAppender
 from audit.convert import appended_to_proto, draft_from_request, filters_from_request, page_to_proto
-from audit.domain.paging import PageTokenUnreadable, page_size
-from audit.listing import list_entries
+from audit.listing import DEFAULT_PAGE, LARGEST_PAGE, list_entries
 from audit.ports import Log, PersonKeys
 
 if TYPE_CHECKING:
@@ -41,10 +40,6 @@ class AuditServicer(rpc.AuditServiceServicer):
     ) -> pb.ListEntriesResponse:
         """List one page of entries."""
         filters = filters_from_request(request)
-        try:
-            page = await list_entries(
-                self._log, self._keys, filters, size=page_size(request.page_size), token=request.page_token
-            )
-        except PageTokenUnreadable as error:
-            raise InvalidRequest.of("page_token", str(error)) from None
+        size = page_size(request.page_size, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
+        page = await list_entries(self._log, self._keys, filters, size=size, token=request.page_token)
         return page_to_proto(page)

@@ -98,8 +98,6 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         self, request: pb.ListFulfillmentsRequest, context: Context
     ) -> pb.ListFulfillmentsResponse:
         """List fulfillments, newest first."""
-        if request.page_size < 0:
-            raise InvalidRequest.of("page_size", "must not be negative")
         actor = _actor(request.actor if request.HasField("actor") else None, context)
         page = await self._reading.page(
             actor,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from audit.domain.entry import Entry, Place, read_entry
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.ports import EarlierAppend, NewEntry, Person
 from chassis.errors import ServiceUnavailable
 

@@ -1,10 +1,13 @@
 from dataclasses import replace
 
+import pytest
 from audit.adapters.jose import JosePersonKeys
 from audit.appending import append_drafts
 from audit.domain.entry import Actor, ActorType, Draft
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.listing import list_entries
+from chassis.errors import InvalidRequest
+from chassis.paging import write_page_token
 
 from tests.unit.audit.memory_log import MemoryLog
 
@@ -52,3 +55,10 @@ async def test_an_entry_whose_personal_part_was_tampered_with_is_still_listed(
     log.stored[0] = replace(stored, canonical=stored.canonical.replace('"personal":"ey', '"personal":"eY'))
     (listed,) = (await list_entries(log, keys, Filters(), size=10, token="")).entries
     assert listed.actor == Actor(ActorType.CUSTOMER, person.pseudonym)
+
+
+@pytest.mark.parametrize("sequence", ["-1", str(2**63), "9" * 5000, "1.5", "true", "", "\u0667"])
+async def test_a_forged_position_is_refused(log: MemoryLog, keys: JosePersonKeys, sequence: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        await list_entries(log, keys, Filters(), size=1, token=write_page_token(("", "", "", ""), [sequence]))
+    assert raised.value.field_violations[0].field == "page_token"

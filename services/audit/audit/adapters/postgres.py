@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, Computed, LargeBinary, MetaData, Tabl
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.domain.entry import Appended, Entry, Place, read_entry
-from audit.domain.paging import Filters
+from audit.domain.filters import Filters
 from audit.ports import EarlierAppend, LogTransaction, NewEntry, Person
 
 # Any number does, as long as everybody who appends to this database, now and later, takes the same one.
