@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import json
-import secrets
+import random
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from http import HTTPStatus
@@ -17,9 +17,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.kinguin.catalogue import BY_ID, PRODUCTS, Product, product_json
 from sandbox.kinguin.connection import Cut
-from sandbox.kinguin.faults import Operation, Rule
+from sandbox.kinguin.garbling import dripping, garbled
+from sandbox.kinguin.keypages import asked_window, tampered
+from sandbox.kinguin.mischief import Operation, Rule
 from sandbox.kinguin.moments import moment
 from sandbox.kinguin.orders import OrderFilter
 from sandbox.kinguin.problems import Refusal, problem_json, violation
@@ -82,6 +83,7 @@ class Api:
 
     def __init__(self, supplier: Supplier) -> None:
         self._supplier = supplier
+        self._traces = random.Random(f"{supplier.settings.seed}/traces")  # noqa: S311 # a name, no secret
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes, at the root and under the path that production has (K1)."""
@@ -108,13 +110,17 @@ class Api:
         async def guarded(request: Request) -> Response:
             supplier.traffic.asked(operation, supplier.clock())
             response = None if faults.take("reset_before", operation) else await self._act(request, operation, handler)
-            if response is None or faults.take("drop_answer", operation):
+            if response is None or isinstance(response, Cut) or faults.take("drop_answer", operation):
                 supplier.traffic.answered(operation, None)
                 return Cut(reset=response is None)
             await _pause(faults.take_at("delay", operation, "after"))
             if (bad := faults.take_at("status", operation, "after")) is not None:
                 response = self.problem(request, bad.refusal())
             supplier.traffic.answered(operation, response.status_code)
+            if (garble := faults.take("garble", operation)) is not None and garble.body is not None:
+                response = garbled(response, garble.body)
+            if (drip := faults.take("drip", operation)) is not None:
+                response = dripping(response, drip.seconds or 0)
             return response
 
         return guarded
@@ -125,6 +131,7 @@ class Api:
         try:
             # Read before any delay: whoever gave up waiting has still ordered.
             request.state.body = await read_body(request)
+            self._supplier.patience.refuse(faults, operation, self._supplier.clock())
             await _pause(faults.take_at("delay", operation, "before"))
             faults.refuse(operation)
             self._authenticate(request)
@@ -153,25 +160,21 @@ class Api:
             refusal,
             path=request.url.path,
             method=request.method,
-            trace=secrets.token_hex(5),
+            trace=f"{self._traces.getrandbits(40):010x}",
             timestamp=moment(self._supplier.clock()),
         )
         response = answer(body, refusal.status)
         response.headers.update(refusal.headers)
-        return response
+        return response if refusal.shape is None else garbled(response, refusal.shape)
 
     async def get_balance(self, _request: Request) -> Response:
         """Answer `getBalance`."""
         return answer({"balance": self._supplier.store.balance})
 
-    def _product(self, product: Product) -> dict[str, object]:
-        store = self._supplier.store
-        return product_json(product, store.stock_of(product), updated_at=moment(store.stock_updated_at(product)))
-
     async def get_product(self, request: Request) -> Response:
         """Answer `getProduct`; what is sold out is as if it were not there (K8)."""
-        product = BY_ID.get(request.path_params["product_id"])
-        body = self._product(product) if product is not None else {}
+        product = self._supplier.store.product(request.path_params["product_id"])
+        body = self._supplier.product_json(product) if product is not None else {}
         if not body.get("totalQty"):
             raise Refusal("ProductUnavailable", HTTPStatus.NOT_FOUND, "The product was not found or is not available.")
         return answer(body)
@@ -183,18 +186,19 @@ class Api:
         ids, kinguin_ids = query.names("productId"), query.names("kinguinId")
         name, since = query.text("name", least=3), query.moment("updatedSince")
         with_text = query.choice("withText", ("yes",)) is not None
-        by = query.choice("sortBy", ("kinguinId", "updatedAt")) or "kinguinId"  # K11
+        by = query.choice("sortBy", ("kinguinId", "kingiunId", "updatedAt"))  # K11: the second is as it is documented
+        field = "updatedAt" if by == "updatedAt" else "kinguinId"
         descending = query.choice("sortType", ("asc", "desc")) == "desc"
         found = [
-            self._product(product)
-            for product in PRODUCTS
+            self._supplier.product_json(product)
+            for product in self._supplier.store.products()
             if (ids is None or product.product_id in ids)
             and (kinguin_ids is None or str(product.kinguin_id) in kinguin_ids)
             and (name is None or name.lower() in product.name.lower())
             and (since is None or self._supplier.store.stock_updated_at(product) >= since)
         ]
         selling = [body for body in found if body["totalQty"] and (body["textQty"] or not with_text)]
-        selling.sort(key=lambda body: (str(body[by]), body["productId"]), reverse=descending)
+        selling.sort(key=lambda body: (str(body[field]), body["productId"]), reverse=descending)
         start = (page - 1) * limit
         return answer({"results": selling[start : start + limit], "item_count": len(selling)})
 
@@ -203,15 +207,26 @@ class Api:
         content_type = request.headers.get("content-type", "application/json")
         order = parse_place_order(parse_json(request.state.body, content_type))
         supplier = self._supplier
+        late = supplier.faults.take("commit_late", "placeOrder")
+        if late is not None:
+            supplier.late.take(order, supplier.faults.circumstances(), seconds=late.seconds or 0)
+            supplier.deliveries.wake()
+            return Cut(reset=False)
         supplier.faults.refuse_order(order)
         change = supplier.desk.place(order, supplier.faults.circumstances())
         supplier.deliveries.wake()
-        supplier.webhooks.announce(change)
-        return answer(supplier.desk.get(change.order_id), HTTPStatus.CREATED)
+        supplier.announce(change)
+        return answer(self._order("placeOrder", supplier.desk.get(change.order_id)), HTTPStatus.CREATED)
+
+    def _order(self, operation: Operation, order: dict[str, object]) -> dict[str, object]:
+        """Return an order with `paymentPrice` as it is documented or as it is shown: a string or a number."""
+        if self._supplier.faults.take("payment_price_text", operation) is None:
+            return order
+        return {**order, "paymentPrice": str(order["paymentPrice"])}
 
     async def get_order(self, request: Request) -> Response:
         """Answer `getOrder`."""
-        return answer(self._supplier.desk.get(request.path_params["order_id"]))
+        return answer(self._order("getOrder", self._supplier.desk.get(request.path_params["order_id"])))
 
     async def search_orders(self, request: Request) -> Response:
         """Answer `searchOrders`."""
@@ -227,18 +242,21 @@ class Api:
             created_to=query.moment("createdAtTo"),
         )
         results, count = self._supplier.desk.search(wanted, page=query.page(), limit=query.limit())
-        return answer({"results": results, "item_count": count})
+        return answer({"results": [self._order("searchOrders", order) for order in results], "item_count": count})
 
     async def list_keys(self, request: Request) -> Response:
         """Answer `listKeys`."""
         query = Query(request)
         page, limit = query.page(), query.limit()
-        claim = self._supplier.faults.claims_on_fetch()
-        return answer(self._supplier.desk.keys(request.path_params["order_id"], page=page, limit=limit, claim=claim))
+        faults, order_id = self._supplier.faults, request.path_params["order_id"]
+        window = asked_window(page, limit, faults)
+        keys = self._supplier.desk.keys(order_id, window, claim=faults.claims_on_fetch())
+        return answer(tampered(keys, order_id, faults))
 
     async def return_keys(self, request: Request) -> Response:
         """Answer `returnKeys`."""
-        keys = self._supplier.desk.give_back(request.path_params["order_id"])
+        delays = self._supplier.faults.return_delays()
+        keys = self._supplier.desk.give_back(request.path_params["order_id"], delays)
         self._supplier.deliveries.wake()
         return answer(keys)
 

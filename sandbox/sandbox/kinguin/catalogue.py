@@ -1,4 +1,4 @@
-"""What the simulated supplier sells: twelve invented products, one for each kind of trouble that a product can be.
+"""What the simulated supplier sells: thirteen invented products, one for each kind of trouble that a product can be.
 
 Pure data. Prices and stock here are what a fresh or reset simulator starts with; the store holds the present ones.
 """
@@ -43,6 +43,7 @@ class Product:
     offers: tuple[Offer, ...]
     platform: str = "Steam"
     region: str = "REGION FREE"
+    genres: tuple[str, ...] = ("Adventure",)
     groups: int = 3
     picture: PictureType = "image/png"
     release_date: str | None = None
@@ -188,7 +189,33 @@ PRODUCTS: tuple[Product, ...] = (
         (Offer("65b0c1d2e3f405162738000c", "Bulk Harbour", _price("18.90"), text=5),),
         platform="Other",
         groups=5,
+        genres=("Prepaid",),
         activation="Redeem the code in the shop of the game. It is worth 20 EUR.",
+    ),
+    Product(
+        "65a0c1d2e3f405162738000d",
+        310013,
+        "Tinderbox Tactics Rockstar CD Key",
+        (
+            Offer("65b0c1d2e3f405162738000d", "Attic Games", _price("2.95"), text=300),
+            Offer(
+                "65b0c1d2e3f405162738001d",
+                "Bulk Harbour",
+                _price("2.99"),
+                text=40,
+                tiers=(_price("2.70"), _price("2.50")),
+            ),
+            Offer(
+                "65b0c1d2e3f405162738002d",
+                "NordKeys",
+                _price("3.30"),
+                text=5_000,
+                tiers=(_price("3.10"), _price("2.90"), _price("2.60"), _price("2.40")),
+            ),
+        ),
+        platform="Rockstar Games Launcher",
+        region="ROW (Rest of World)",
+        genres=("Strategy", "Turn-Based"),
     ),
 )
 
@@ -231,6 +258,7 @@ def product_json(product: Product, stocks: Sequence[OfferStock], *, updated_at: 
         "isPreorder": product.is_preorder,
         "platform": product.platform,
         "regionalLimitations": product.region,
+        "genres": list(product.genres),
         "countryLimitation": list(product.excluded_countries),
         "activationDetails": product.activation,
         "cheapestOfferId": [stock.offer.offer_id for stock in cheapest],

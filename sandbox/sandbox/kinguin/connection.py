@@ -28,6 +28,9 @@ class Cut(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """End the connection and wait until it has ended, so that the server does not answer in our place."""
+        if _TRANSPORT not in scope.get("extensions", {}):
+            # Served without a socket, as tests do: an error is all that there is to cut.
+            raise ConnectionResetError("the connection was cut")
         transport = scope["extensions"][_TRANSPORT]["transport"]
         if self._reset:
             # Lingering for no time at all makes the system send RST instead of FIN.

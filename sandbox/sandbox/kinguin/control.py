@@ -10,19 +10,20 @@ and answers are JSON; a body that is wrong is 400 with `{"error": ...}`. README.
     GET, POST, DELETE /faults          rules: `{"action": "drop_answer", "operation": "placeOrder", "count": 1}`
     POST /plant                        a key to be sold next
     POST /balance, /stock              money and stock
-    POST /release, /claim              deliver now; mark keys as used
-    GET  /webhooks, POST /webhooks/probe
+    POST /release, /release-date       deliver now; release a pre-order at another time
+    POST /claim, /cancel, /refund      mark keys as used; cancel an order; take keys back without being asked
+    GET  /webhooks                     what became of them, and whether the endpoint is disabled
+    POST /webhooks/probe, /flood       the test button; updates of products that were never sold
+    POST /webhooks/disable, /enable    what the supplier does with an endpoint that fails too often
     POST /reset                        an empty book and a full stock
 """
 
-import base64
-import binascii
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,60 +31,26 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.kinguin.app import answer
-from sandbox.kinguin.catalogue import BY_ID, PRODUCTS, TEXT, product_json
-from sandbox.kinguin.deliveries import picture_serial
-from sandbox.kinguin.faults import Rule
-from sandbox.kinguin.ledger import ledger_json
-from sandbox.kinguin.moments import moment
-from sandbox.kinguin.pictures import PICTURE_TYPES
+from sandbox.kinguin.catalogue import BY_ID, PRODUCTS
+from sandbox.kinguin.control_bodies import (
+    Balance,
+    Cancel,
+    Claim,
+    Flood,
+    Plant,
+    Refund,
+    Release,
+    ReleaseDate,
+    Stock,
+    planted,
+)
+from sandbox.kinguin.ledger import Wanted, ledger_json
+from sandbox.kinguin.mischief import Rule
+from sandbox.kinguin.moments import exact_moment
 from sandbox.kinguin.supplier import Supplier
 
 _MOST_BODY_BYTES = 4 * 1024 * 1024
-_Money = Annotated[Decimal, Field(max_digits=12, decimal_places=2)]
-_Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _RULES: TypeAdapter[list[Rule]] = TypeAdapter(list[Rule])
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Plant(_Body):
-    """A key for the head of a product's stock. A picture comes as base64, or is drawn from `shown`."""
-
-    product_id: str
-    type: str = TEXT
-    serial: str | None = Field(default=None, max_length=2_000_000)
-    shown: str | None = Field(default=None, max_length=40)
-
-
-class _Balance(_Body):
-    """`balance` sets it, `add` moves it (negative takes away)."""
-
-    balance: _Money | None = None
-    add: _Money | None = None
-
-
-class _Stock(_Body):
-    """New price or stock of an offer; what is absent stays."""
-
-    offer_id: str
-    price: _Money | None = None
-    text: _Count | None = None
-    image: _Count | None = None
-    promised: _Count | None = None
-
-
-class _Release(_Body):
-    """Deliver now what is held, promised or awaits its release date: of one order, or of all."""
-
-    order_id: str | None = None
-
-
-class _Claim(_Body):
-    """Mark keys of an order as claimed, so that they cannot be returned."""
-
-    order_id: str
 
 
 _B = TypeVar("_B", bound=BaseModel)
@@ -122,9 +89,15 @@ class Control:
             Route("/balance", self.set_balance, methods=["POST"]),
             Route("/stock", self.set_stock, methods=["POST"]),
             Route("/release", self.release, methods=["POST"]),
+            Route("/release-date", self.set_release_date, methods=["POST"]),
             Route("/claim", self.claim, methods=["POST"]),
+            Route("/cancel", self.cancel, methods=["POST"]),
+            Route("/refund", self.refund, methods=["POST"]),
             Route("/webhooks", self.webhooks, methods=["GET"]),
             Route("/webhooks/probe", self.probe, methods=["POST"]),
+            Route("/webhooks/flood", self.flood, methods=["POST"]),
+            Route("/webhooks/enable", self.enable_webhooks, methods=["POST"]),
+            Route("/webhooks/disable", self.disable_webhooks, methods=["POST"]),
             Route("/reset", self.reset, methods=["POST"]),
         ]
 
@@ -133,23 +106,18 @@ class Control:
         return answer({"status": "ok"})
 
     async def ledger(self, request: Request) -> Response:
-        """Tell what was sold; `?external_id=` or `?order_id=` for one order."""
+        """Tell what was sold; `?external_id=`, `?prefix=` or `?order_id=` for some of the orders."""
         query = request.query_params
-        return answer(
-            ledger_json(self._supplier.store, external_id=query.get("external_id"), order_id=query.get("order_id"))
-        )
+        wanted = Wanted(query.get("external_id"), query.get("prefix"), query.get("order_id"))
+        return answer(ledger_json(self._supplier.store, wanted))
 
     async def requests(self, _request: Request) -> Response:
         """Tell what was asked."""
-        return answer(self._supplier.traffic.as_json())
+        return answer({**self._supplier.traffic.as_json(), **self._supplier.patience.as_json()})
 
     async def catalogue(self, _request: Request) -> Response:
         """Tell what is in the catalogue, sold out or not."""
-        store = self._supplier.store
-        products = [
-            product_json(product, store.stock_of(product), updated_at=moment(store.stock_updated_at(product)))
-            for product in PRODUCTS
-        ]
+        products = [self._supplier.product_json(product) for product in self._supplier.store.products()]
         return answer({"products": products})
 
     async def list_faults(self, _request: Request) -> Response:
@@ -173,10 +141,10 @@ class Control:
 
     async def plant(self, request: Request) -> Response:
         """Put a key at the head of a product's stock; keys planted earlier are sold first."""
-        body = await _read_as(request, _Plant)
+        body = await _read_as(request, Plant)
         if body.product_id not in BY_ID:
             raise ValueError("unknown product_id")
-        serial, shown = _planted(body)
+        serial, shown = planted(body)
         with self._supplier.store.transaction() as connection:
             connection.execute(
                 "INSERT INTO planted (product_id, type, serial, shown) VALUES (?, ?, ?, ?)",
@@ -186,7 +154,7 @@ class Control:
 
     async def set_balance(self, request: Request) -> Response:
         """Set or move the account's balance."""
-        body = await _read_as(request, _Balance)
+        body = await _read_as(request, Balance)
         store = self._supplier.store
         if (body.balance is None) == (body.add is None):
             raise ValueError("give either balance or add")
@@ -197,7 +165,7 @@ class Control:
 
     async def set_stock(self, request: Request) -> Response:
         """Change an offer's price or stock."""
-        body = await _read_as(request, _Stock)
+        body = await _read_as(request, Stock)
         store = self._supplier.store
         for product in PRODUCTS:
             for stock in store.stock_of(product):
@@ -205,17 +173,39 @@ class Control:
                     changes = body.model_dump(exclude_none=True, exclude={"offer_id"})
                     with store.transaction():
                         store.set_stock(replace(stock, **changes), now=self._supplier.clock())
+                    self._supplier.announce_stock()
                     return answer({"offer_id": body.offer_id, **changes})
         raise ValueError("unknown offer_id")
 
     async def release(self, request: Request) -> Response:
         """Deliver now."""
-        body = await _read_as(request, _Release)
+        body = await _read_as(request, Release)
         return answer({"released": self._supplier.deliveries.release(body.order_id)})
+
+    async def set_release_date(self, request: Request) -> Response:
+        """Release a pre-order at another time, for whom it is ordered already and for whom it will be."""
+        body = await _read_as(request, ReleaseDate)
+        if (body.release_date is None) == (body.seconds is None):
+            raise ValueError("give either release_date or seconds")
+        date = body.release_date or exact_moment(self._supplier.clock() + (body.seconds or 0))
+        self._supplier.deliveries.set_release_date(body.product_id, date)
+        return answer({"product_id": body.product_id, "release_date": date})
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel an order."""
+        body = await _read_as(request, Cancel)
+        if not self._supplier.deliveries.cancel(body.order_id):
+            raise ValueError("unknown order_id")
+        return answer({"order_id": body.order_id})
+
+    async def refund(self, request: Request) -> Response:
+        """Take keys back without being asked."""
+        body = await _read_as(request, Refund)
+        return answer({"taken": self._supplier.deliveries.take_back(body.order_id, body.keys)})
 
     async def claim(self, request: Request) -> Response:
         """Mark keys as claimed."""
-        body = await _read_as(request, _Claim)
+        body = await _read_as(request, Claim)
         with self._supplier.store.transaction() as connection:
             claimed = connection.execute(
                 "UPDATE keys SET claimed = 1 WHERE order_number IN (SELECT number FROM orders WHERE order_id = ?)",
@@ -225,37 +215,34 @@ class Control:
 
     async def webhooks(self, _request: Request) -> Response:
         """Tell what became of the webhooks."""
-        webhooks = self._supplier.webhooks
-        return answer({**asdict(webhooks.counts), "waiting": webhooks.waiting})
+        return answer(self._supplier.webhooks.as_json())
 
     async def probe(self, _request: Request) -> Response:
         """Send what the dashboard's test button sends."""
         self._supplier.webhooks.probe()
         return answer({}, 202)
 
+    async def flood(self, request: Request) -> Response:
+        """Send updates of products that were never sold here."""
+        body = await _read_as(request, Flood)
+        now = self._supplier.clock()
+        self._supplier.webhooks.flood(body.count, per_second=body.per_second, updated_at=now)
+        return answer({"count": body.count}, 202)
+
+    async def enable_webhooks(self, request: Request) -> Response:
+        """Let the endpoint have webhooks again."""
+        self._supplier.webhooks.enable()
+        return await self.webhooks(request)
+
+    async def disable_webhooks(self, request: Request) -> Response:
+        """Disable the endpoint as if it had failed too often."""
+        self._supplier.webhooks.disable()
+        return await self.webhooks(request)
+
     async def reset(self, _request: Request) -> Response:
         """Start again with an empty book and a full stock."""
         self._supplier.reset()
         return answer({"status": "ok"})
-
-
-def _planted(body: _Plant) -> tuple[str, str]:
-    """Return serial and what it shows. Raises ValueError."""
-    if body.type == TEXT:
-        if not body.serial:
-            raise ValueError("a text key needs a serial")
-        return body.serial, body.serial
-    if body.type not in PICTURE_TYPES:
-        raise ValueError("unknown type")
-    if body.serial is None:
-        if not body.shown:
-            raise ValueError("a picture key needs a serial or what is shown")
-        return picture_serial(body.shown, body.type), body.shown
-    try:
-        base64.b64decode(body.serial, validate=True)
-    except binascii.Error:
-        raise ValueError("the serial of a picture key is base64") from None
-    return body.serial, body.shown or ""
 
 
 async def _wrong_body(_request: Request, error: Exception) -> Response:

@@ -2,14 +2,18 @@
 
 import asyncio
 import base64
+import json
 import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
 
 from sandbox.kinguin import serials
 from sandbox.kinguin.catalogue import BY_ID, TEXT
+from sandbox.kinguin.late import LateOrders
+from sandbox.kinguin.moments import parse_moment
 from sandbox.kinguin.orders import Change, Clock, change_of
 from sandbox.kinguin.pictures import draw
+from sandbox.kinguin.plan import StepAction
 from sandbox.kinguin.store import Store
 
 # Short enough that requests are answered in between.
@@ -23,8 +27,9 @@ _UNDELIVERED = "('PENDING', 'PROCESSING')"
 class Deliveries:
     """Carries out the steps that are due. A crash repeats nothing: a step goes in the transaction of its effect."""
 
-    def __init__(self, store: Store, *, seed: int, fulfil_seconds: float, clock: Clock) -> None:
+    def __init__(self, store: Store, late: LateOrders, *, seed: int, fulfil_seconds: float, clock: Clock) -> None:
         self._store = store
+        self._late = late
         self._seed = seed
         self._fulfil_seconds = fulfil_seconds
         self._clock = clock
@@ -51,18 +56,26 @@ class Deliveries:
 
     def _pause_seconds(self) -> float:
         row = self._store.connection.execute("SELECT min(due_at) AS at FROM steps").fetchone()
-        return _LONGEST_SLEEP_SECONDS if row["at"] is None else min(_LONGEST_SLEEP_SECONDS, row["at"] - self._clock())
+        due = [at - self._clock() for at in (row["at"], self._late.due_at()) if at is not None]
+        return min([_LONGEST_SLEEP_SECONDS, *due])
 
     def run_due(self) -> list[Change]:
-        """Carry out the first steps that are due now, and return the changes of status."""
+        """Take the late orders and carry out the first steps that are due now; return the changes of status."""
         now = self._clock()
-        changes: list[Change] = []
+        changes = self._late.run_due()
         due = self._store.connection.execute(
             "SELECT * FROM steps WHERE due_at <= ? ORDER BY due_at, number LIMIT ?", (now, _BATCH)
         ).fetchall()
         if not due:
             return changes
-        act = {"deliver": self._deliver, "cancel": self._cancel, "return": self._return, "refund": self._refund}
+        act = {
+            "deliver": self._deliver,
+            "cancel": self._cancel,
+            "return": self._return,
+            "refund": self._refund,
+            "flap": self._flap,
+            "unflap": self._unflap,
+        }
         with self._store.transaction() as connection:
             for step in due:
                 gone = connection.execute("DELETE FROM steps WHERE number = ?", (step["number"],)).rowcount == 0
@@ -84,6 +97,46 @@ class Deliveries:
             ).rowcount
         self.wake()
         return released
+
+    def set_release_date(self, product_id: str, release_date: str) -> None:
+        """Let a pre-order be released at another time, also where it was ordered already. Raises ValueError."""
+        at = parse_moment(release_date)
+        product = BY_ID.get(product_id)
+        if product is None or not product.is_preorder:
+            raise ValueError("that is no pre-order")
+        with self._store.transaction() as connection:
+            self._store.set_release_date(product_id, release_date)
+            connection.execute(
+                "UPDATE steps SET due_at = ? WHERE action = 'deliver' AND due_at IS NOT NULL AND order_number IN"
+                " (SELECT order_number FROM lines WHERE product_id = ?)",
+                (at, product_id),
+            )
+        self.wake()
+
+    def cancel(self, order_id: str) -> bool:
+        """Cancel what is not delivered of an order that is being processed; tell whether there is such an order."""
+        return self._begin(order_id, "cancel")
+
+    def take_back(self, order_id: str, count: int | None) -> int:
+        """Take delivered keys back without being asked, the first of them or all, and pay for them; return how many."""
+        with self._store.transaction() as connection:
+            taken = connection.execute(
+                "UPDATE keys SET status = 'RETURNED' WHERE number IN (SELECT keys.number FROM keys JOIN orders ON"
+                " orders.number = order_number WHERE order_id = ? AND keys.status = 'DELIVERED' ORDER BY keys.number"
+                " LIMIT ?)",
+                (order_id, -1 if count is None else count),
+            ).rowcount
+        if taken:
+            self._begin(order_id, "refund")
+        return taken
+
+    def _begin(self, order_id: str, action: StepAction) -> bool:
+        with self._store.transaction() as connection:
+            order = connection.execute("SELECT * FROM orders WHERE order_id = ?", (order_id,)).fetchone()
+            if order is not None:
+                self._add_step(order, self._clock(), action)
+        self.wake()
+        return order is not None
 
     def _order(self, number: int) -> sqlite3.Row:
         row: sqlite3.Row = self._store.connection.execute("SELECT * FROM orders WHERE number = ?", (number,)).fetchone()
@@ -112,10 +165,52 @@ class Deliveries:
         ).rowcount
         if waiting or order["status"] != "processing":
             return None
+        self._plan_flap(order, now)
         return self._set_status(order, "completed", now)
+
+    def _plan_flap(self, order: sqlite3.Row, now: float) -> None:
+        flaps = self._store.quirk(order["number"], "flaps")
+        if flaps is None:
+            return
+        rounds, seconds, word = json.loads(flaps)
+        if rounds:
+            self._store.set_quirk(order["number"], "flaps", json.dumps([rounds - 1, seconds, word]))
+            self._add_step(order, now + seconds, "flap")
+            self._store.set_quirk(order["number"], "flapping", json.dumps([seconds, word]))
+
+    def _flap(self, order: sqlite3.Row, _step: sqlite3.Row, now: float) -> Change | None:
+        if order["status"] != "completed":
+            return None
+        seconds, word = json.loads(self._store.quirk(order["number"], "flapping") or "null")
+        self._add_step(order, now + seconds, "unflap")
+        return self._set_status(order, word, now)
+
+    def _unflap(self, order: sqlite3.Row, _step: sqlite3.Row, now: float) -> Change | None:
+        _, word = json.loads(self._store.quirk(order["number"], "flapping") or "null")
+        if order["status"] != word:
+            return None
+        self._plan_flap(order, now)
+        return self._set_status(order, "completed", now)
+
+    def _twin(self, key: sqlite3.Row) -> sqlite3.Row | None:
+        """Return the key whose serial this one gets as well, where its order is to have one twice."""
+        scope = self._store.quirk(key["order_number"], "twin")
+        if scope is None:
+            return None
+        where = "order_number = ?" if scope == "order" else "order_number <> ?"
+        twin: sqlite3.Row | None = self._store.connection.execute(
+            f"SELECT * FROM keys WHERE {where} AND product_id = ? AND type = ? AND serial IS NOT NULL"  # noqa: S608 # a constant
+            " ORDER BY number DESC LIMIT 1",
+            (key["order_number"], key["product_id"], key["type"]),
+        ).fetchone()
+        if twin is not None:
+            self._store.set_quirk(key["order_number"], "twin", None)
+        return twin
 
     def _take_key(self, key: sqlite3.Row) -> tuple[str, str, str]:
         """Return type, serial and what it shows: of a planted key if the product has one, else of a new one."""
+        if (twin := self._twin(key)) is not None:
+            return twin["type"], twin["serial"], twin["shown"]
         connection = self._store.connection
         line = connection.execute(
             "SELECT key_type FROM lines WHERE order_number = ? AND position = ?", (key["order_number"], key["position"])
@@ -143,7 +238,8 @@ class Deliveries:
             (order["number"],),
         )
         connection.execute("DELETE FROM steps WHERE order_number = ? AND action = 'deliver'", (order["number"],))
-        self._pay_back(order, keys, reason="cancelation", now=now)
+        whole = not self._has_keys_but(order, "('CANCELED')")
+        self._pay_back(order, keys, reason="cancelation", whole=whole)
         return self._set_status(order, "canceled", now)
 
     def _return(self, order: sqlite3.Row, _step: sqlite3.Row, now: float) -> Change | None:
@@ -151,7 +247,8 @@ class Deliveries:
             "UPDATE keys SET status = 'RETURNED' WHERE order_number = ? AND going_back AND status = 'DELIVERED'",
             (order["number"],),
         )
-        self._add_step(order, now + self._fulfil_seconds, "refund")
+        late = float(self._store.quirk(order["number"], "refund_seconds") or 0)
+        self._add_step(order, now + self._fulfil_seconds + late, "refund")
         return None
 
     def _refund(self, order: sqlite3.Row, _step: sqlite3.Row, now: float) -> Change | None:
@@ -161,18 +258,23 @@ class Deliveries:
             "SELECT price FROM keys WHERE order_number = ? AND status = 'RETURNED'", number
         ).fetchall()
         connection.execute("UPDATE keys SET status = 'REFUNDED' WHERE order_number = ? AND status = 'RETURNED'", number)
-        self._pay_back(order, keys, reason="return", now=now)
-        kept = connection.execute(
-            "SELECT 1 FROM keys WHERE order_number = ? AND status NOT IN ('REFUNDED', 'CANCELED') LIMIT 1", number
-        ).fetchone()
-        return None if kept or not keys else self._set_status(order, "refunded", now)
+        whole = not self._has_keys_but(order, "('REFUNDED', 'CANCELED')")
+        self._pay_back(order, keys, reason="return", whole=whole)
+        return self._set_status(order, "refunded", now) if whole and keys else None
 
-    def _pay_back(self, order: sqlite3.Row, keys: list[sqlite3.Row], *, reason: str, now: float) -> None:
+    def _has_keys_but(self, order: sqlite3.Row, statuses: str) -> bool:
+        sql = f"SELECT 1 FROM keys WHERE order_number = ? AND status NOT IN {statuses} LIMIT 1"  # noqa: S608 # a constant
+        return self._store.connection.execute(sql, (order["number"],)).fetchone() is not None
+
+    def _pay_back(self, order: sqlite3.Row, keys: list[sqlite3.Row], *, reason: str, whole: bool) -> None:
+        """Pay for the keys; with the last of an order also what was charged on top of the price (K25)."""
         amount = sum((Decimal(key["price"]) for key in keys), Decimal(0))
+        if whole and keys:
+            amount += Decimal(order["paid"]) - Decimal(order["total"])
         if amount:
-            self._store.move_balance(amount, now=now, reason=reason, order_id=order["order_id"])
+            self._store.move_balance(amount, now=self._clock(), reason=reason, order_id=order["order_id"])
 
-    def _add_step(self, order: sqlite3.Row, due_at: float, action: str) -> None:
+    def _add_step(self, order: sqlite3.Row, due_at: float, action: StepAction) -> None:
         self._store.connection.execute(
             "INSERT INTO steps (order_number, due_at, action) VALUES (?, ?, ?)", (order["number"], due_at, action)
         )

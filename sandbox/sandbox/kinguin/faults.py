@@ -1,96 +1,27 @@
-"""Bad days on demand: rules that say which requests go wrong, how, and how often. Deterministic by seed.
+"""Bad days on demand: decides which requests go wrong, how, and how often. Deterministic by seed.
 
 Rules live in memory: a restart heals the simulator. What they did to an order (hidden from searches, held, canceled,
-delivered in parts) is part of that order and stays.
+delivered in parts, taken late) is part of that order and stays.
 """
 
 import random
 from collections.abc import Callable
-from typing import Literal, cast, get_args
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
-
-from sandbox.kinguin.plan import Circumstances
-from sandbox.kinguin.problems import ProblemKind, Refusal
+from sandbox.kinguin.mischief import Action, Moment, Operation, Rule, WebhookMode
+from sandbox.kinguin.plan import Circumstances, Flaps
+from sandbox.kinguin.problems import Refusal
 from sandbox.kinguin.rules import REFUSED, PlaceOrder
 
-Operation = Literal[
-    "getBalance", "getProduct", "searchProducts", "placeOrder", "getOrder", "searchOrders", "listKeys", "returnKeys"
-]
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-
-Action = Literal[
-    "accept_duplicate_external_id",
-    "cancel",
-    "claim_on_fetch",
-    "delay",
-    "drop_answer",
-    "hold",
-    "insufficient_balance",
-    "lock",
-    "out_of_stock",
-    "partial",
-    "reset_before",
-    "search_lag",
-    "status",
-    "webhooks",
-]
-WebhookMode = Literal["normal", "late", "twice", "shuffled", "forged", "never"]
-Moment = Literal["before", "after"]
-
-# Everything a rule may need beyond its action, and what the action does without it.
-_NEEDED: dict[Action, tuple[str, ...]] = {
-    "delay": ("seconds",),
-    "search_lag": ("seconds",),
-    "status": ("status",),
-    "partial": ("keys",),
-    "webhooks": ("mode",),
-}
 _MOST_RULES = 100
 _LOCKED = 423
-_WEBHOOK_SECONDS = {"late": 2.0, "shuffled": 0.5}
-
-
-class Rule(BaseModel):
-    """One kind of misbehaviour. Without `count` or `probability` it always applies, until it is deleted.
-
-    `when` tells whether a `delay` or a `status` comes before the request is acted on or after it. `product_id` limits
-    `out_of_stock` to one product. Other fields belong to the actions of the same name.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    action: Action
-    operation: Operation | Literal["*"] = "*"
-    count: int | None = Field(default=None, ge=1)
-    probability: float | None = Field(default=None, ge=0, le=1)
-    seconds: float | None = Field(default=None, ge=0, le=86_400)
-    status: int | None = Field(default=None, ge=400, le=599)
-    kind: ProblemKind = "Error"
-    retry_after: int | None = Field(default=None, ge=0)
-    when: Moment = "before"
-    keys: int | None = Field(default=None, ge=0)
-    mode: WebhookMode | None = None
-    product_id: str | None = None
-    hits: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Rule":
-        missing = [name for name in _NEEDED.get(self.action, ()) if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f"{self.action} needs {', '.join(missing)}")
-        return self
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether it has applied as often as it should."""
-        return self.count is not None and self.hits >= self.count
-
-    def refusal(self) -> Refusal:
-        """Return the answer of a `status` rule."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        detail = "The supplier has a bad day."
-        return Refusal(self.kind, self.status or 500, detail, headers=headers)
+_FORBIDDEN = 403
+# Of these there is one at most: a new one replaces the one before.
+_SINGLE: tuple[Action, ...] = ("webhooks", "calls_per_second", "disable_webhooks", "order_complete")
+_WEBHOOK_SECONDS = {"late": 2.0, "shuffled": 0.5, "stale": 1.0}
+_FLAP_SECONDS = 1.0
+# The real number is not published; a shop that was down for a minute shall not have to ask for its webhooks again.
+_MOST_FAILED_WEBHOOKS = 1000
 
 
 class Faults:
@@ -105,12 +36,12 @@ class Faults:
         return random.Random(f"{self._seed}/faults")  # noqa: S311 # no secret: the same seed shall give the same day
 
     def add(self, rules: list[Rule]) -> None:
-        """Add rules; one about webhooks replaces those before it. Raises ValueError when there would be too many."""
-        if any(rule.action == "webhooks" for rule in rules):
-            self.delete("webhooks")
-        if len(self._rules) + len(rules) > _MOST_RULES:
+        """Add rules; of some actions the last rule holds alone. Raises ValueError when there would be too many."""
+        replaced = {rule.action for rule in rules}.intersection(_SINGLE)
+        kept = [rule for rule in self._rules if rule.action not in replaced]
+        if len(kept) + len(rules) > _MOST_RULES:
             raise ValueError(f"at most {_MOST_RULES} rules")
-        self._rules += rules
+        self._rules = kept + rules
 
     def delete(self, action: str) -> None:
         """Delete the rules of one action."""
@@ -121,9 +52,21 @@ class Faults:
         self._rules = []
         self._luck = self._fresh_luck()
 
-    def as_json(self) -> list[JsonValue]:
+    def as_json(self) -> list[dict[str, object]]:
         """Return the rules with how often each has applied."""
-        return [cast("JsonValue", rule.model_dump(exclude_none=True)) for rule in self._rules]
+        return [rule.as_json() for rule in self._rules]
+
+    def standing(self, action: Action, operation: Operation | None = None) -> Rule | None:
+        """Return the first rule of an action that is not spent, without counting that it applied."""
+        fits = ("*", operation)
+        return next(
+            (
+                rule
+                for rule in self._rules
+                if rule.action == action and not rule.is_spent and (operation is None or rule.operation in fits)
+            ),
+            None,
+        )
 
     def take(
         self, action: Action, operation: Operation, fits: Callable[[Rule], bool] = lambda _rule: True
@@ -132,11 +75,14 @@ class Faults:
         for rule in self._rules:
             if rule.action != action or rule.is_spent or rule.operation not in ("*", operation) or not fits(rule):
                 continue
-            if rule.probability is not None and self._luck.random() >= rule.probability:
+            if not self._is_lucky(rule):
                 continue
             rule.hits += 1
             return rule
         return None
+
+    def _is_lucky(self, rule: Rule) -> bool:
+        return rule.probability is None or self._luck.random() < rule.probability
 
     def take_at(self, action: Action, operation: Operation, when: Moment) -> Rule | None:
         """Return the first rule that applies before, or after, the request is acted on."""
@@ -144,14 +90,18 @@ class Faults:
 
     def refuse(self, operation: Operation) -> None:
         """Raise Refusal where a rule wants one before anybody looks at the request."""
+        if (block := self.take("block_address", operation)) is not None:
+            raise Refusal(block.kind or "Http", _FORBIDDEN, "Access from this address is not allowed.")  # K6
         if (bad := self.take_at("status", operation, "before")) is not None:
             raise bad.refusal()
         if self.take("lock", operation) is not None:
             raise Refusal("ResourceLock", _LOCKED, "The resource is locked. Try again later.")
 
     def refuse_order(self, order: PlaceOrder) -> None:
-        """Raise Refusal where a rule wants this order to find no stock or no money."""
+        """Raise Refusal where a rule wants this order to find no stock, no money or no billing address."""
         wanted = {line.product_id for line in order.lines}
+        if self.take("no_billing_address", "placeOrder"):
+            raise Refusal("OrderFailed", REFUSED, "The account has no default billing address.")  # K4
         if self.take("out_of_stock", "placeOrder", lambda rule: rule.product_id is None or rule.product_id in wanted):
             raise Refusal("ProductUnavailable", REFUSED, "The product has been sold or is not active.")
         if self.take("insufficient_balance", "placeOrder"):
@@ -161,6 +111,9 @@ class Faults:
         """Return how the next order is to be treated."""
         lag = self.take("search_lag", "placeOrder")
         partial = self.take("partial", "placeOrder")
+        charge = self.take("charge_differs", "placeOrder")
+        twin = self.take("serial_twice", "placeOrder")
+        flap = self.take("flap", "placeOrder")
         return Circumstances(
             accept_duplicate=self.take("accept_duplicate_external_id", "placeOrder") is not None,
             search_lag_seconds=(lag.seconds or 0.0) if lag else 0.0,
@@ -168,7 +121,15 @@ class Faults:
             cancel=self.take("cancel", "placeOrder") is not None,
             first_keys=partial.keys if partial else None,
             rest_seconds=partial.seconds if partial else None,
+            charge=str(charge.amount) if charge else "0",
+            twin=twin.scope if twin else None,
+            flaps=_flaps(flap) if flap else None,
         )
+
+    def return_delays(self) -> tuple[float, float]:
+        """Return how much later than usual the next return is done, and is paid back after it was done."""
+        returned, refunded = self.take("return_late", "returnKeys"), self.take("refund_late", "returnKeys")
+        return (returned.seconds or 0.0) if returned else 0.0, (refunded.seconds or 0.0) if refunded else 0.0
 
     def claims_on_fetch(self) -> bool:
         """Tell whether downloading keys claims them, so that they cannot go back (K50)."""
@@ -176,9 +137,34 @@ class Faults:
 
     def webhook_mode(self) -> tuple[WebhookMode, float]:
         """Return how the next webhook is sent, and the seconds that belong to it."""
-        rule = next((rule for rule in self._rules if rule.action == "webhooks" and not rule.is_spent), None)
-        if rule is None or (rule.probability is not None and self._luck.random() >= rule.probability):
+        rule = self.standing("webhooks")
+        if rule is None or not self._is_lucky(rule):
             return "normal", 0.0
         rule.hits += 1
         mode = rule.mode or "normal"
         return mode, rule.seconds if rule.seconds is not None else _WEBHOOK_SECONDS.get(mode, 0.0)
+
+    def order_complete(self) -> Literal["besides", "instead"] | None:
+        """Tell whether the next completed order is told as older stores are told, besides or instead."""
+        rule = self.standing("order_complete")
+        if rule is None or not self._is_lucky(rule):
+            return None
+        rule.hits += 1
+        return "instead" if rule.instead else "besides"
+
+    def wants_product_updates(self) -> bool:
+        """Tell whether the next change of stock is told."""
+        rule = self.standing("product_updates")
+        if rule is None or not self._is_lucky(rule):
+            return False
+        rule.hits += 1
+        return True
+
+    def most_failed_webhooks(self) -> int:
+        """Return after how many failed deliveries in a row the endpoint is disabled (K58)."""
+        rule = self.standing("disable_webhooks")
+        return _MOST_FAILED_WEBHOOKS if rule is None or rule.limit is None else rule.limit
+
+
+def _flaps(rule: Rule) -> Flaps:
+    return Flaps(rule.rounds, _FLAP_SECONDS if rule.seconds is None else rule.seconds, rule.word)

@@ -1,5 +1,6 @@
 """The order desk: takes orders, finds them, shows their keys, takes keys back."""
 
+import json
 import random
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from decimal import Decimal
 
 from sandbox.kinguin import serials
 from sandbox.kinguin.catalogue import BY_ID, TEXT
+from sandbox.kinguin.keypages import Window
 from sandbox.kinguin.moments import moment, parse_moment
 from sandbox.kinguin.picking import Pick, pick_offers
 from sandbox.kinguin.plan import GOOD_DAY, Circumstances, plan_steps
@@ -32,6 +34,18 @@ class Change:
     external_id: str | None
     status: str
     updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """What is settled about an order before it is written. Times are seconds since 1970."""
+
+    number: int
+    now: float
+    visible_at: float
+    total: Decimal
+    paid: Decimal
+    release_date: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +75,15 @@ class Desk:
         self._fulfil_seconds = fulfil_seconds
         self._clock = clock
 
-    def place(self, order: PlaceOrder, circumstances: Circumstances = GOOD_DAY) -> Change:
-        """Take an order and charge for it: all of it is committed on return. Raises Refusal; nothing was taken then."""
+    def place(self, order: PlaceOrder, circumstances: Circumstances = GOOD_DAY, *, late: int | None = None) -> Change:
+        """Take an order and charge for it: all of it is committed on return. Raises Refusal; nothing was taken then.
+
+        `late` is the number of the kept request that this order comes from; it is forgotten with the same commit.
+        """
         now = self._clock()
         with self._store.transaction():
+            if late is not None:
+                self._store.drop_late(late)
             if not circumstances.accept_duplicate:
                 self._refuse_reused(order.external_id)
             check_limits(order, BY_ID)
@@ -73,14 +92,22 @@ class Desk:
             # Not for secrets: the same seed and the same orders shall give the same keys.
             luck = random.Random(f"{self._seed}/{number}")  # noqa: S311 # see above
             picks = pick_offers(order, BY_ID, stocks, luck)
-            paid = sum((pick.price * pick.qty for pick in picks), Decimal(0))
+            total = sum((pick.price * pick.qty for pick in picks), Decimal(0))
+            paid = max(Decimal(0), total + Decimal(circumstances.charge))
             if paid > self._store.balance:
                 raise Refusal("InsufficientBalance", REFUSED, "There are not enough funds to place the order.")
-            self._write(number, order, picks, now=now, visible_at=now + circumstances.search_lag_seconds)
-            self._write_steps(number, picks, circumstances, now)
-            row = self._row("number", number)
-            self._store.move_balance(-paid, now=now, reason="order", order_id=row["order_id"])
-        return change_of(row)
+            release_date = self._release_date(order)
+            row = NewOrder(number, now, now + circumstances.search_lag_seconds, total, paid, release_date)
+            self._write(row, order, picks)
+            self._write_steps(row, picks, circumstances)
+            self._write_quirks(number, circumstances)
+            placed = self._row("number", number)
+            self._store.move_balance(-paid, now=now, reason="order", order_id=placed["order_id"])
+        return change_of(placed)
+
+    def _release_date(self, order: PlaceOrder) -> str | None:
+        product = self._store.product(order.lines[0].product_id)
+        return None if product is None else product.release_date
 
     def _refuse_reused(self, external_id: str | None) -> None:
         if external_id is None:
@@ -90,11 +117,10 @@ class Desk:
             detail = 'The "orderExternalId" value is already used.'
             raise violation(detail, "orderExternalId", external_id, status=REFUSED)
 
-    def _write(self, number: int, order: PlaceOrder, picks: Sequence[Pick], *, now: float, visible_at: float) -> None:
+    def _write(self, row: NewOrder, order: PlaceOrder, picks: Sequence[Pick]) -> None:
         connection = self._store.connection
-        total = sum((pick.price * pick.qty for pick in picks), Decimal(0))
+        number, now = row.number, row.now
         requested = sum((line.price * line.qty for line in order.lines), Decimal(0))
-        release_date = BY_ID[order.lines[0].product_id].release_date
         wholesale = any(is_wholesale(line, BY_ID) for line in order.lines)
         connection.execute(
             "INSERT INTO orders VALUES (?, ?, ?, 'processing', ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
@@ -102,9 +128,9 @@ class Desk:
                 number,
                 serials.order_id(self._seed, number),
                 order.external_id,
-                *(now, now, visible_at),
-                *(str(total), str(requested), str(total)),
-                *(release_date, wholesale),
+                *(now, now, row.visible_at),
+                *(str(row.total), str(requested), str(row.paid)),
+                *(row.release_date, wholesale),
             ),
         )
         for position, pick in enumerate(picks):
@@ -137,20 +163,25 @@ class Desk:
             ],
         )
 
-    def _write_steps(self, number: int, picks: Sequence[Pick], circumstances: Circumstances, now: float) -> None:
-        release_date = BY_ID[picks[0].line.product_id].release_date
+    def _write_steps(self, row: NewOrder, picks: Sequence[Pick], circumstances: Circumstances) -> None:
         steps = plan_steps(
             circumstances,
-            now=now,
+            now=row.now,
             fulfil_seconds=self._fulfil_seconds,
             ordered=sum(pick.qty for pick in picks),
             on_hand=sum(pick.text + pick.image for pick in picks),
-            release_at=None if release_date is None else parse_moment(release_date),
+            release_at=None if row.release_date is None else parse_moment(row.release_date),
         )
         self._store.connection.executemany(
             "INSERT INTO steps (order_number, due_at, action, amount) VALUES (?, ?, ?, ?)",
-            [(number, step.due_at, step.action, step.amount) for step in steps],
+            [(row.number, step.due_at, step.action, step.amount) for step in steps],
         )
+
+    def _write_quirks(self, number: int, circumstances: Circumstances) -> None:
+        if circumstances.twin is not None:
+            self._store.set_quirk(number, "twin", circumstances.twin)
+        if (flaps := circumstances.flaps) is not None:
+            self._store.set_quirk(number, "flaps", json.dumps([flaps.rounds, flaps.seconds, flaps.word]))
 
     def _row(self, column: str, value: object) -> sqlite3.Row:
         row: sqlite3.Row = self._store.connection.execute(
@@ -176,12 +207,12 @@ class Desk:
         rows = self._store.connection.execute(page_sql, [*values, limit, (page - 1) * limit]).fetchall()
         return [self._order_json(row) for row in rows], count
 
-    def keys(self, order_id: str, *, page: int, limit: int, claim: bool = False) -> list[dict[str, object]]:
+    def keys(self, order_id: str, window: Window, *, claim: bool = False) -> list[dict[str, object]]:
         """Return one page of the keys that are delivered and not given back."""
         order = self._row("order_id", order_id)
         rows = self._store.connection.execute(
             "SELECT * FROM keys WHERE order_number = ? AND status = 'DELIVERED' ORDER BY number LIMIT ? OFFSET ?",
-            (order["number"], limit, (page - 1) * limit),
+            (order["number"], window.count, window.start),
         ).fetchall()
         if claim:
             with self._store.transaction() as connection:
@@ -189,10 +220,11 @@ class Desk:
                 connection.executemany("UPDATE keys SET claimed = 1 WHERE number = ?", claims)
         return [_key_json(row) for row in rows]
 
-    def give_back(self, order_id: str) -> list[dict[str, object]]:
+    def give_back(self, order_id: str, delays: tuple[float, float] = (0.0, 0.0)) -> list[dict[str, object]]:
         """Start the return of an order's keys; they are `RETURNED` and `REFUNDED` later (K49 to K53).
 
-        The keys of the answer may still say `DELIVERED`. Keys that come later go back by themselves.
+        The keys of the answer may still say `DELIVERED`. Keys that come later go back by themselves. `delays` are
+        seconds on top of the usual time, until `RETURNED` and from there until `REFUNDED`.
         """
         now = self._clock()
         with self._store.transaction() as connection:
@@ -208,8 +240,9 @@ class Desk:
             )
             connection.execute(
                 "INSERT INTO steps (order_number, due_at, action) VALUES (?, ?, 'return')",
-                (order["number"], now + self._fulfil_seconds),
+                (order["number"], now + self._fulfil_seconds + delays[0]),
             )
+            self._store.set_quirk(order["number"], "refund_seconds", str(delays[1]))
         return [{"id": key["key_id"], "status": key["status"]} for key in eligible]
 
     @staticmethod
@@ -242,7 +275,7 @@ class Desk:
             "createdAt": moment(order["created_at"]),
             "storeId": STORE_ID,
             "userEmail": USER_EMAIL,
-            "products": [_line_json(line, keys[line["position"]]) for line in lines],
+            "products": [_line_json(line, keys[line["position"]], order["release_date"]) for line in lines],
         }
         if order["external_id"] is not None:
             body["orderExternalId"] = order["external_id"]
@@ -274,7 +307,7 @@ def _conditions(wanted: OrderFilter) -> tuple[str, list[object]]:
     return " AND ".join(used) or "1", list(used.values())
 
 
-def _line_json(line: sqlite3.Row, keys: list[dict[str, object]]) -> dict[str, object]:
+def _line_json(line: sqlite3.Row, keys: list[dict[str, object]], release_date: str | None) -> dict[str, object]:
     product = BY_ID[line["product_id"]]
     price = Decimal(line["price"])
     body: dict[str, object] = {
@@ -289,8 +322,8 @@ def _line_json(line: sqlite3.Row, keys: list[dict[str, object]]) -> dict[str, ob
         "isPreorder": product.is_preorder,
         "keys": keys,
     }
-    if product.release_date is not None:
-        body["releaseDate"] = product.release_date
+    if release_date is not None:
+        body["releaseDate"] = release_date
     if line["key_type"] is not None:
         body["keyType"] = line["key_type"]
     return body

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
-StepAction = Literal["deliver", "cancel", "return", "refund"]
+StepAction = Literal["deliver", "cancel", "return", "refund", "flap", "unflap"]
 
 # Promised keys come this much later than those that are there, and so does the rest of a partial delivery.
 LATE_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Flaps:
+    """A completed order goes back to `word` and is completed again, so many rounds, `seconds` between changes."""
+
+    rounds: int
+    seconds: float
+    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +23,8 @@ class Circumstances:
     """How the next order is treated. The defaults are those of a good day.
 
     `first_keys` are delivered at the usual time and the rest `rest_seconds` later; with `cancel` the rest never.
-    `search_lag_seconds` keeps the order out of searches. `hold` waits for a release over the control port.
+    `search_lag_seconds` keeps the order out of searches. `hold` waits for a release over the control port. `charge`
+    (EUR as text) is paid on top of the price. `twin` sells one serial twice: within the order, or with another order.
     """
 
     accept_duplicate: bool = False
@@ -23,6 +33,9 @@ class Circumstances:
     cancel: bool = False
     first_keys: int | None = None
     rest_seconds: float | None = None
+    charge: str = "0"
+    twin: Literal["order", "orders"] | None = None
+    flaps: Flaps | None = None
 
 
 GOOD_DAY = Circumstances()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Literal
 
+from sandbox.kinguin.garbling import BodyShape
+
 ProblemKind = Literal[
     "ConstraintViolation",
     "Error",
@@ -25,7 +27,7 @@ _MOST_ECHOED = 200
 
 
 class Refusal(Exception):
-    """The supplier refuses a request: a kind, an HTTP status, and a sentence that says why."""
+    """The supplier refuses a request: a kind, an HTTP status, a sentence that says why; `shape` garbles its body."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Refusal(Exception):
         property_path: str | None = None,
         invalid_value: object = None,
         headers: Mapping[str, str] | None = None,
+        shape: BodyShape | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -44,6 +47,7 @@ class Refusal(Exception):
         self.property_path = property_path
         self.invalid_value = invalid_value
         self.headers = dict(headers or {})
+        self.shape = shape
 
 
 def violation(detail: str, path: str, value: object = None, *, status: int = HTTPStatus.BAD_REQUEST) -> Refusal:

@@ -30,3 +30,14 @@ def serial(seed: int, product_id: str, number: int, groups: int) -> str:
     """Return a key as a customer would type it."""
     letters = _letters(f"{seed}/serial/{product_id}/{number}", groups * _GROUP)
     return "-".join(letters[start : start + _GROUP] for start in range(0, len(letters), _GROUP))
+
+
+def foreign_key(order_id: str) -> tuple[str, str]:
+    """Return name and serial of a key that does not belong into an order; always the same for one order."""
+    name = hashlib.sha256(f"{order_id}/foreign".encode()).hexdigest()[:24]
+    return name, "-".join(_letters(f"{order_id}/foreign/{group}", _GROUP) for group in range(3))
+
+
+def invented_product(seed: int, number: int) -> str:
+    """Return the supplier's name of a product that nobody sells here."""
+    return "66" + hashlib.sha256(f"{seed}/invented/{number}".encode()).hexdigest()[:22]

@@ -14,8 +14,9 @@ from starlette.types import ASGIApp
 from sandbox.kinguin.app import public_app
 from sandbox.kinguin.connection import CuttableProtocol
 from sandbox.kinguin.control import control_app
+from sandbox.kinguin.letters import Headers
 from sandbox.kinguin.supplier import Settings, open_supplier
-from sandbox.kinguin.webhooks import WORKERS, Headers, Post
+from sandbox.kinguin.webhooks import WORKERS, Post
 
 logger = structlog.get_logger(__name__)
 
@@ -91,7 +92,7 @@ async def serve(settings: Settings, *, public: socket.socket, control: socket.so
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         background = (
-            asyncio.create_task(supplier.deliveries.run(supplier.webhooks.announce)),
+            asyncio.create_task(supplier.deliveries.run(supplier.announce)),
             asyncio.create_task(supplier.webhooks.run()),
         )
         for task in background:

@@ -8,10 +8,11 @@ returns; only a power cut could take the last ones back, and then nobody was tol
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-from sandbox.kinguin.catalogue import PRODUCTS, OfferStock, Product
+from sandbox.kinguin.catalogue import BY_ID, PRODUCTS, OfferStock, Product
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -50,10 +51,20 @@ CREATE TABLE IF NOT EXISTS balance_history (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, amount TEXT NOT NULL, balance TEXT NOT NULL,
     reason TEXT NOT NULL, order_id TEXT
 );
+CREATE TABLE IF NOT EXISTS quirks (
+    order_number INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (order_number, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS late_orders (
+    number INTEGER PRIMARY KEY, due_at REAL NOT NULL, request TEXT NOT NULL, circumstances TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS release_dates (product_id TEXT PRIMARY KEY, release_date TEXT NOT NULL) WITHOUT ROWID;
 """
 # The counters in `meta` are not among them: an order id or a key is never given twice, not even after a reset.
-_EMPTIED = ("stock", "orders", "lines", "keys", "steps", "planted", "balance_history")
+_EMPTIED = (
+    "stock", "orders", "lines", "keys", "steps", "planted", "balance_history", "quirks", "late_orders", "release_dates",
+)  # fmt: skip
 _BUSY_SECONDS = 5.0
+_PRODUCT_OF = {offer.offer_id: product.product_id for product in PRODUCTS for offer in product.offers}
 
 
 class Store:
@@ -61,6 +72,8 @@ class Store:
 
     def __init__(self, path: Path, *, now: float, balance: Decimal) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Products whose stock or price changed since somebody asked last: in memory, as a webhook may be lost.
+        self._changed: dict[str, None] = {}
         self.connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -145,6 +158,53 @@ class Store:
         ).fetchone()
         return float(row["at"])
 
+    def product(self, product_id: str) -> Product | None:
+        """Return a product with the release date that it has now."""
+        product = BY_ID.get(product_id)
+        if product is None or not product.is_preorder:
+            return product
+        row = self.connection.execute(
+            "SELECT release_date FROM release_dates WHERE product_id = ?", (product_id,)
+        ).fetchone()
+        return product if row is None else replace(product, release_date=row["release_date"])
+
+    def products(self) -> list[Product]:
+        """Return every product, with the release dates of now."""
+        return [product for known in PRODUCTS if (product := self.product(known.product_id)) is not None]
+
+    def set_release_date(self, product_id: str, release_date: str) -> None:
+        """Give a pre-order another release date, also where it is ordered already. Inside a transaction."""
+        self.connection.execute("INSERT OR REPLACE INTO release_dates VALUES (?, ?)", (product_id, release_date))
+        self.connection.execute(
+            "UPDATE orders SET release_date = ? WHERE status = 'processing' AND release_date IS NOT NULL AND number IN"
+            " (SELECT order_number FROM lines WHERE product_id = ?)",
+            (release_date, product_id),
+        )
+
+    def quirk(self, order_number: int, name: str) -> str | None:
+        """Return what is odd about an order, by the name of the oddity."""
+        row = self.connection.execute(
+            "SELECT value FROM quirks WHERE order_number = ? AND name = ?", (order_number, name)
+        ).fetchone()
+        return None if row is None else str(row["value"])
+
+    def set_quirk(self, order_number: int, name: str, value: str | None) -> None:
+        """Make an order odd, or with None ordinary again. Inside a transaction."""
+        if value is None:
+            sql, values = "DELETE FROM quirks WHERE order_number = ? AND name = ?", (order_number, name)
+            self.connection.execute(sql, values)
+            return
+        self.connection.execute("INSERT OR REPLACE INTO quirks VALUES (?, ?, ?)", (order_number, name, value))
+
+    def drop_late(self, number: int) -> None:
+        """Forget a request for an order that was to be taken late. Inside a transaction."""
+        self.connection.execute("DELETE FROM late_orders WHERE number = ?", (number,))
+
+    def take_changed_products(self) -> list[str]:
+        """Return the products whose stock or price changed since the last call."""
+        changed, self._changed = list(self._changed), {}
+        return changed
+
     def take_stock(self, offer_id: str, amounts: Sequence[int], *, now: float) -> None:
         """Take text, image and promised keys out of an offer's stock. Inside a transaction."""
         self.connection.execute(
@@ -152,6 +212,7 @@ class Store:
             " WHERE offer_id = ?",
             (*amounts, now, offer_id),
         )
+        self._changed[_PRODUCT_OF[offer_id]] = None
 
     def set_stock(self, stock: OfferStock, *, now: float) -> None:
         """Replace an offer's price and stock. Inside a transaction."""
@@ -159,6 +220,7 @@ class Store:
             "UPDATE stock SET price = ?, text = ?, image = ?, promised = ?, updated_at = ? WHERE offer_id = ?",
             (str(stock.price), stock.text, stock.image, stock.promised, now, stock.offer.offer_id),
         )
+        self._changed[_PRODUCT_OF[stock.offer.offer_id]] = None
 
 
 def _offer_stock(product: Product, row: sqlite3.Row) -> OfferStock:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from sandbox.kinguin.faults import OPERATIONS, Operation
+from sandbox.kinguin.mischief import OPERATIONS, Operation
 
 CUT = "cut"
 

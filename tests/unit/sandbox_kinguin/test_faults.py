@@ -1,5 +1,6 @@
 import pytest
-from sandbox.kinguin.faults import Faults, Rule
+from sandbox.kinguin.faults import Faults
+from sandbox.kinguin.mischief import Rule
 
 from tests.unit.sandbox_kinguin.simulated_supplier import World
 

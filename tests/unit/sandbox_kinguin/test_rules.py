@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -8,31 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox.kinguin.catalogue import BY_ID
 from sandbox.kinguin.problems import Refusal
-from sandbox.kinguin.rules import PlaceOrder, check_limits, parse_place_order
+from sandbox.kinguin.rules import check_limits, parse_place_order
 
-
-def product(nn: str) -> str:
-    return f"65a0c1d2e3f40516273800{nn}"
-
-
-def offer(nn: str) -> str:
-    return f"65b0c1d2e3f40516273800{nn}"
-
-
-def line(nn: str = "01", qty: object = 1, price: object = 10, **more: object) -> dict[str, object]:
-    return {"productId": product(nn), "qty": qty, "price": price, **more}
-
-
-def accept(*lines: Mapping[str, object], **more: object) -> PlaceOrder:
-    order = parse_place_order({"products": list(lines), **more})
-    check_limits(order, BY_ID)
-    return order
-
-
-def refusal(*lines: Mapping[str, object], **more: object) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        accept(*lines, **more)
-    return caught.value
+from tests.unit.sandbox_kinguin.asked import accept, line, refusal
+from tests.unit.sandbox_kinguin.simulated_supplier import offer, product
 
 
 @pytest.mark.parametrize(
@@ -103,47 +81,6 @@ def test_k23_key_type_can_only_be_text(key_type: object) -> None:
 
 def test_k26_the_coupon_field_is_gone() -> None:
     assert refusal(line(), couponCode="ESA").property_path == "couponCode"
-
-
-def test_k27_wholesale_needs_an_offer() -> None:
-    accept(line("08", qty=10, offerId=offer("08")))
-    assert "offerId" in refusal(line("08", qty=10)).detail
-
-
-def test_k28_at_most_a_thousand_of_an_offer() -> None:
-    accept(line("08", qty=1000, offerId=offer("08")))
-    assert refusal(line("08", qty=1001, offerId=offer("08"))).kind == "ConstraintViolation"
-
-
-def test_k29_at_most_a_thousand_in_all() -> None:
-    accept(line("08", qty=991, offerId=offer("08")), line(qty=9))
-    assert "1000" in refusal(line("08", qty=992, offerId=offer("08")), line(qty=9)).detail
-
-
-def test_k30_only_offers_with_wholesale() -> None:
-    assert "no wholesale" in refusal(line("01", qty=10, offerId=offer("01"))).detail
-
-
-def test_k31_each_tier_has_its_price() -> None:
-    tiers = BY_ID[product("08")].offers[0].tier_price
-    assert [tiers(qty) for qty in (9, 10, 49, 50, 99, 100, 499, 500)] == [
-        None,
-        *[Decimal(text) for text in ("3.80", "3.80", "3.60", "3.60", "3.40", "3.40", "3.20")],
-    ]
-
-
-def test_k34_a_pre_order_has_no_key_type() -> None:
-    accept(line("07"))
-    assert refusal(line("07", keyType="text")).kind == "Preorder"
-
-
-def test_k35_one_pre_order_at_a_time() -> None:
-    assert refusal(line("07", qty=2)).kind == "Preorder"
-
-
-def test_k36_a_pre_order_is_alone() -> None:
-    assert refusal(line("07"), line("01")).kind == "Preorder"
-    assert refusal(line("01"), line("07")).kind == "Preorder"
 
 
 def test_unknown_products_and_offers_are_unavailable() -> None:
