@@ -20,6 +20,9 @@ T ?=
 # Only the report at the end, over all tests, has a floor.
 COUNT := --cov --cov-report= --cov-fail-under=0
 
+# Files that wait for servers of their own are run side by side; each process has servers of its own.
+BESIDE := --numprocesses 2 --dist loadfile
+
 # A registry may be far away; uv's own 30 s are short for a browser's worth of wheels.
 export UV_HTTP_TIMEOUT ?= 180
 export UV_PYTHON_DOWNLOADS ?= never
@@ -50,8 +53,9 @@ check: fmt-check lint types imports protos-check test ## Everything that must be
 test: bootstrap ## All tests, against real servers and in a real browser, which is brought if there is none
 	@$(BIN)/coverage erase
 	@$(BIN)/pytest tests/unit --disable-socket --allow-unix-socket $(COUNT)
-	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration tests/e2e \
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(BESIDE) \
 		$(COUNT) --cov-append
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(COUNT) --cov-append
 	@$(BIN)/coverage report
 
 .PHONY: unit
@@ -65,6 +69,12 @@ integration: bootstrap ## One service at a time against real PostgreSQL, NATS an
 .PHONY: e2e
 e2e: bootstrap ## The whole system through the edge, pages in a real browser
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest $(or $(T),tests/e2e)
+
+.PHONY: proof
+proof: bootstrap ## The long proofs at full size (half an hour): storms of webhooks, a failing supplier, very many histories
+	@KEYFERRY_PROOF=full $(BIN)/pytest -rP $(or $(T),tests/proof tests/unit/kinguin_gateway/test_histories.py \
+		tests/unit/kinguin_gateway/test_supplier_models.py tests/integration/test_edge_webhook_storm.py \
+		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py)
 
 .PHONY: fmt
 fmt: bootstrap ## Format the code

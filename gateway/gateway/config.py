@@ -1,5 +1,6 @@
 """The edge's settings."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -8,6 +9,8 @@ from limits import parse
 from pydantic import AfterValidator, Field, SecretStr
 
 from gateway.edge import WebhookProofs
+
+_SECRET = re.compile(r"[\x21-\x7e]+")
 
 
 def _origin(text: str) -> str:
@@ -26,8 +29,9 @@ def _issuer(text: str) -> str:
 
 
 def _secret_list(secret: SecretStr) -> SecretStr:
-    if not split_secrets(secret):
-        raise ValueError("must be one or more secrets, separated by commas")
+    """Refuse what could match nothing, or anything: an empty secret, or one that no header carries unchanged."""
+    if not all(_SECRET.fullmatch(part.strip()) for part in secret.get_secret_value().split(",")):
+        raise ValueError("must be one or more secrets of printable ASCII without spaces, separated by commas")
     return secret
 
 
@@ -58,9 +62,10 @@ class Settings(ServiceSettings):
     keyferry_object_origin: Origin = Field(description="Origin of the presigned URLs, for the page's connect-src.")
 
     kinguin_webhook_secret: SecretList = Field(
-        description="What Kinguin sends in X-Event-Secret; several separated by commas while rotating."
+        description="What Kinguin sends in X-Event-Secret; several separated by commas while rotating. Kinguin's "
+        "dashboard may take no more than 32 characters."
     )
-    keyferry_webhook_signature_secret: SecretStr | None = Field(
+    keyferry_webhook_signature_secret: SecretList | None = Field(
         default=None,
         description="Where set, webhooks must carry X-Kinguin-Signature as well; several separated by commas.",
     )
@@ -89,7 +94,8 @@ class Settings(ServiceSettings):
     keyferry_limit_customer: Rate = Field(default="1200/minute", description="Requests of one customer.")
     keyferry_limit_open_key: Rate = Field(default="120/minute", description="Keys opened by one customer.")
     keyferry_limit_refused_webhook: Rate = Field(
-        default="60/minute", description="Webhooks with a bad proof from one IP address; good ones are not limited."
+        default="60/minute",
+        description="Webhooks with a bad proof from one IP address that are logged; every one is counted and refused.",
     )
 
     def limits(self) -> dict[str, str]:

@@ -59,6 +59,7 @@ def hint_to_proto(hint: WebhookHint, receive_time: datetime) -> kinguin_events_p
         status=hint.status,
         product_id=hint.product_id,
         updated_at=hint.updated_at,
+        body_sha256=hint.body_sha256,
     )
     message.receive_time.FromDatetime(receive_time)
     return message

@@ -47,6 +47,7 @@ class Envelope:
         scope[SCOPE_KEY] = self._edge
         scope["request_id"] = uuid.uuid4().hex
         scope["rate_limits"] = {}
+        scope["routine"] = False
         exchange = _Exchange(scope, send, self._headers)
         with structlog.contextvars.bound_contextvars(http_request_id=scope["request_id"]):
             with span(f"HTTP {scope['method']}", kind=SpanKind.SERVER) as current:
@@ -100,10 +101,14 @@ class _Exchange:
         await self._send(message)
 
     def log(self) -> None:
-        """Write the request's log line: the route, never the address with its ids and queries."""
+        """Write the request's log line: the route, never the address with its ids and queries.
+
+        What a route calls routine comes in floods, and the metrics tell enough of it.
+        """
         method = self._scope["method"] if self.route != "unknown" else "other"
         HTTP_SECONDS.labels(method, self.route, str(self._status)).observe(self._took)
-        logger.info(
+        tell = logger.debug if self._scope["routine"] else logger.info
+        tell(
             "request served",
             method=self._scope["method"],
             route=self.route,

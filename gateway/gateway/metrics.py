@@ -12,6 +12,13 @@ HTTP_SECONDS = Histogram(
 STREAMS_OPEN = Gauge("keyferry_http_streams_open", "Event streams that are open now.")
 WEBHOOKS = Counter(
     "keyferry_webhooks_total",
-    "Webhooks of the supplier by outcome: stored, ignored, refused or malformed.",
+    "Webhooks of the supplier by outcome: stored, probe, ignored, refused or malformed.",
     ["outcome"],
+)
+# The supplier switches off an endpoint that failed too often and tells it by mail only (K58): alert on silence. The
+# probe does not count, so that trying the endpoint by hand ends no alert.
+WEBHOOK_LAST_TAKEN = Gauge(
+    "keyferry_webhook_last_taken_timestamp_seconds",
+    "Unix time at which this replica last stored a webhook of the supplier; 0 until the first. Take the maximum over "
+    "replicas and over time.",
 )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.domain.order import Amount, DownloadLink, Key, Line, Order, OrderPage, State
 from gateway.domain.progress import Progress, tell, tell_line, tell_pending
-from gateway.domain.recipient import BadRecipient, canonical_recipient
+from gateway.domain.recipient import IGNORED_MEMBERS, BadRecipient, canonical_recipient
 
 # What ids look like everywhere behind the edge; nothing else travels further.
 IDENTIFIER = r"^[A-Za-z0-9._-]+$"
@@ -44,7 +44,7 @@ class LineModel(_Model):
     product_name: str
     quantity: int
     state: State
-    reason: str = Field(description="Why a person is needed; empty unless the state is NEEDS_ATTENTION.")
+    reason: str = Field(description="Why a person is needed, or why the order waits; empty otherwise.")
     keys: list[KeyModel]
     note: str = Field(description="A short note for people.", examples=["1 of 2 keys here"])
     pending: str = Field(description="What is said about keys that are not here; empty when none is missing.")
@@ -75,7 +75,7 @@ class OrderModel(_Model):
 
     order_id: str
     state: State
-    reason: str = Field(description="Why a person is needed; empty unless the state is NEEDS_ATTENTION.")
+    reason: str = Field(description="Why a person is needed, or why the order waits; empty otherwise.")
     total: MoneyModel
     paid: MoneyModel | None
     lines: list[LineModel]
@@ -110,6 +110,25 @@ class OrderListModel(_Model):
     next_page_token: str = Field(description="Give it as page_token to get the next page; empty on the last one.")
 
 
+_COORDINATE: Mapping[str, Any] = {
+    "type": "string",
+    "pattern": "^[A-Za-z0-9_-]{43}$",
+    "description": "32 bytes in base64url; x and y are a point of the curve.",
+}
+# What `canonical_recipient` takes.
+_PUBLIC_KEY: dict[str, Any] = {
+    "required": ["kty", "crv", "x", "y"],
+    "properties": {
+        "kty": {"type": "string", "enum": ["EC"]},
+        "crv": {"type": "string", "enum": ["P-256"]},
+        "x": _COORDINATE,
+        "y": _COORDINATE,
+        **{name: {"description": "Ignored."} for name in sorted(IGNORED_MEMBERS)},
+    },
+    "additionalProperties": False,
+}
+
+
 class RecipientRequest(BaseModel):
     """Names the one-time public key that the answer is encrypted to."""
 
@@ -117,6 +136,7 @@ class RecipientRequest(BaseModel):
 
     recipient_jwk: dict[str, Any] = Field(
         description="Public P-256 key (RFC 7517) made for this request alone. Never send its private part.",
+        json_schema_extra=_PUBLIC_KEY,
         examples=[
             {
                 "kty": "EC",
@@ -174,11 +194,11 @@ class ProblemModel(_Model):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of these error statuses."""
+    """Return the OpenAPI responses of these error statuses, and of those that every route can answer with."""
     schema = {"$ref": "#/components/schemas/ProblemModel"}
     return {
         status: {"description": _MEANINGS[status], "content": {"application/problem+json": {"schema": schema}}}
-        for status in sorted({*statuses, 429, 500, 503})
+        for status in sorted({*statuses, 500, 503})
     }
 
 
@@ -187,11 +207,13 @@ _MEANINGS: Mapping[int, str] = {
     401: "No token or session, or one that does not hold.",
     403: "A session without its CSRF proof.",
     404: "No such order or key, or one of somebody else.",
+    408: "The body did not arrive in time.",
     409: "Not possible now, or the idempotency key was used for another request.",
     413: "The body is too large.",
     429: "Too many requests; Retry-After says when to come back.",
     500: "A fault of ours; it was recorded.",
     503: "Something behind the edge is down; nothing was done. Retry-After says when to come back.",
+    504: "Something behind the edge is slow. Retry-After says when to come back.",
 }
 
 

@@ -28,6 +28,16 @@ REWATCH_SECONDS = 2.0
 # As long as an ordinary read of the order may take: a page that waits for nothing should poll instead.
 FIRST_SECONDS = 5.0
 
+#: An event as OpenAPI shows it; `retry` comes alone.
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["order", "problem", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
+
 Orders = AsyncGenerator[Order, None]
 
 

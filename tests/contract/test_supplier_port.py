@@ -14,10 +14,10 @@ from kinguin_gateway.adapters.kinguin_http import KinguinHttp
 from kinguin_gateway.domain.guard import NoAnswer, NotSent, Outcome, Taken, classify
 from kinguin_gateway.domain.purchase import Intent, Product, SupplierOrder, SupplierOrderState
 from kinguin_gateway.errors import SupplierUnavailable
-from kinguin_gateway.ports import SendWindow, SuppliedKey, Supplier
+from kinguin_gateway.ports.supplier import SendWindow, SuppliedKey, Supplier
 
 from tests.integration.supplier_simulator import API_KEY, LANTERN, SupplierSimulator
-from tests.unit.kinguin_gateway.fakes import INTENT, FakeSupplier, Mood, deliver
+from tests.unit.kinguin_gateway.fakes import INTENT, FakeSupplier, Mood, a_turnstile, deliver
 
 LONG = timedelta(seconds=10)
 
@@ -131,8 +131,8 @@ async def bench(request: pytest.FixtureRequest, simulator: SupplierSimulator) ->
         simulator.base,
         api_key=API_KEY,
         auth="x-api-key",
-        clock=SystemClock(),
-        limits=(8, 1000.0),
+        turnstile=a_turnstile(SystemClock(), concurrency=8),
+        concurrency=8,
         call_limit=LONG,
     ) as supplier:
         yield HttpBench(supplier, simulator)

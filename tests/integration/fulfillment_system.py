@@ -62,6 +62,12 @@ def unavailable() -> RemoteError:
     return RemoteError("not now", code=grpc.StatusCode.UNAVAILABLE, reason="SUPPLIER_UNAVAILABLE")
 
 
+def paused(seconds: float) -> RemoteError:
+    wait = timedelta(seconds=seconds)
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    return RemoteError("nobody buys", code=code, reason="BUYING_PAUSED", retry_after=wait)
+
+
 def in_doubt(seconds: float | None = None) -> RemoteError:
     wait = None if seconds is None else timedelta(seconds=seconds)
     return RemoteError("nobody knows", code=grpc.StatusCode.ABORTED, reason="PURCHASE_IN_DOUBT", retry_after=wait)
@@ -73,7 +79,10 @@ def failed(reason: str, **metadata: str) -> RemoteError:
 
 @dataclass
 class CountingKinguin(KinguinServiceServicer):
-    """Sells each purchase once and delivers it. What is queued is answered first; `seconds` is how long it takes."""
+    """Sells each purchase once and delivers it, unless it is paused. What is queued is answered first.
+
+    `seconds` is how long each answer takes.
+    """
 
     sold: dict[str, kinguin_pb.PlaceOrderRequest] = field(default_factory=dict)
     customers: dict[str, str] = field(default_factory=dict)
@@ -81,6 +90,7 @@ class CountingKinguin(KinguinServiceServicer):
     collecting: list[Exception] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    is_paused: bool = False
     withheld: int = 0
     held: int = 0
     state: kinguin_pb.SupplierOrderState.ValueType = kinguin_pb.SUPPLIER_ORDER_STATE_COMPLETED
@@ -92,6 +102,8 @@ class CountingKinguin(KinguinServiceServicer):
         await asyncio.sleep(self.seconds)
         if self.placing:
             raise self.placing.pop(0)
+        if self.is_paused:
+            raise paused(seconds=3600)
         assert self.sold.setdefault(request.external_id, request) == request
         return kinguin_pb.PlaceOrderResponse(purchase=self._purchase(request))
 
@@ -344,7 +356,9 @@ def stamp(moment: datetime) -> Timestamp:
 def an_order(order_id: str, quantity: int = 1, *, customer_id: str = "alice") -> fulfillment_pb2.Order:
     return fulfillment_pb2.Order(
         order_id=order_id,
-        customer=fulfillment_pb2.Customer(customer_id=customer_id, email=f"{customer_id}@example.com", locale="de"),
+        customer=fulfillment_pb2.Customer(
+            customer_id=customer_id, email=f"{customer_id}@example.com", locale="de", country_code="AT"
+        ),
         total=money_pb2.Money(currency_code="EUR", minor_units=1000),
         items=[
             fulfillment_pb2.Item(

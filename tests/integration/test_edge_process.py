@@ -193,6 +193,7 @@ async def edge(
                 "PATH": os.environ["PATH"],
                 "KEYFERRY_TLS_DIR": str(pki["edge"].folder),
                 "KEYFERRY_LOG_LEVEL": "debug",
+                "KEYFERRY_TRACE_FILE": str(tmp_path / "spans.jsonl"),
                 "KEYFERRY_PRIVATE_LISTEN": f"127.0.0.1:{private_port}",
                 "PUBLIC_URL": f"http://localhost:{port}",
                 "KEYFERRY_HTTP_LISTEN": f"127.0.0.1:{port}",
@@ -299,7 +300,8 @@ async def test_with_nats_down_webhooks_must_come_again_and_pages_stay(
     edge: Running, issuer: FakeIssuer, own_nats_server: NatsServer
 ) -> None:
     own_nats_server.stop()
-    assert (await webhook_until(edge, 503)).json()["reason"] == "EVENTS_UNAVAILABLE"
+    response = await webhook_until(edge, 503)
+    assert (response.json()["reason"], response.headers["retry-after"]) == ("EVENTS_UNAVAILABLE", "5")
     assert (await edge.client.get("/v1/orders/order-1", headers=bearer(issuer))).status_code == 200
     own_nats_server.start()
     await webhook_until(edge, 204)
@@ -334,6 +336,20 @@ async def test_it_drains_on_sigterm_with_a_stream_open(edge: Running, issuer: Fa
     log = edge.log.read_text()
     assert "Traceback" not in log
     assert '"event": "stopped"' in log
+
+
+async def test_a_request_is_one_span_of_ours_without_addresses(
+    edge: Running, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    foreign = {"traceparent": "00-11111111111111111111111111111111-2222222222222222-01"}
+    await edge.client.get("/callback?code=a-login-s-code&state=a-login-s-state", headers=foreign)
+    await edge.client.get("/v1/orders/order-1", headers=bearer(issuer) | foreign)
+    edge.process.send_signal(signal.SIGTERM)
+    await edge.process.wait()
+    text = (tmp_path / "spans.jsonl").read_text()
+    served = [span for span in map(json.loads, text.splitlines()) if span["kind"] == "SpanKind.SERVER"]
+    assert [span["name"] for span in served] == ["GET /callback", "GET /v1/orders/{order_id}"]
+    assert all(told not in text for told in ("a-login-s", "order-1", "1" * 32))
 
 
 async def test_metrics_are_on_the_private_port_only(edge: Running) -> None:

@@ -20,7 +20,7 @@ from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentPurchased,
     FulfillmentReady,
 )
-from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
+from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as pb
 from keyferry.kinguin.v1 import kinguin_service_pb2 as kinguin_pb
@@ -58,6 +58,7 @@ async def test_one_event_makes_an_order_ready_and_sends_its_mail(system: System)
         await system.until("READY", "order-1")
         (mail,) = await system.until_mailed("order-1")
     assert sorted(request.quantity for request in system.kinguin.sold.values()) == [1, 9]
+    assert {request.country_code for request in system.kinguin.sold.values()} == {"AT"}
     assert {request.order_id for request in system.kinguin.sold.values()} == {"order-1"}
     assert set(system.kinguin.customers.values()) == {"alice"}
     assert mail.recipients == ("alice@example.com",)
@@ -197,6 +198,28 @@ async def test_keys_that_come_later_are_fetched_when_the_supplier_says_so(system
         async with system.calling(replica) as shop:
             found = (await shop.GetFulfillment(pb.GetFulfillmentRequest(order_id="order-1"))).fulfillment
     assert all(key.HasField("open_time") for key in found.lines[0].keys)
+
+
+async def test_while_buying_is_paused_orders_wait_and_are_bought_when_they_are_released(system: System) -> None:
+    order_ids = ["order-1", "order-2", "order-3"]
+    system.kinguin.is_paused = True
+    async with system.inside() as replica:
+        await system.pay(*order_ids)
+
+        async def parked() -> bool:
+            rows = await system.rows("SELECT reason FROM customer_order WHERE state = 'PURCHASING'")
+            return [row["reason"] for row in rows] == ["BUYING_PAUSED"] * len(order_ids)
+
+        await eventually(parked)
+        async with system.calling(replica) as shop:
+            found = (await shop.GetFulfillment(pb.GetFulfillmentRequest(order_id="order-1"))).fulfillment
+        assert (found.reason, found.lines[0].reason) == ("BUYING_PAUSED", "BUYING_PAUSED")
+        system.kinguin.is_paused = False
+        rows = await system.rows("SELECT external_id, order_id FROM purchase WHERE park_time IS NOT NULL")
+        released = [KinguinPurchaseReleased(external_id=row["external_id"], order_id=row["order_id"]) for row in rows]
+        await system.publish("kinguin.purchase.released", *released, source="kinguin-gateway")
+        await system.until("READY", *order_ids)
+    assert {row["reason"] for row in await system.rows("TABLE customer_order")} == {""}
 
 
 async def test_a_mail_server_that_is_away_does_not_hold_the_order(system: System) -> None:

@@ -212,6 +212,7 @@ async def test_a_purchase_is_written_as_it_is(orders: Orders) -> None:
         supplier_order_id="PHS1",
         place_time=NOON,
         tries=7,
+        park_time=NOON - MINUTE,
     )
     await save(orders, changed, None, refusal="ProductUnavailable")
     assert await purchases(orders) == [changed]

@@ -15,9 +15,9 @@ from kinguin_gateway.adapters import kinguin_http
 from kinguin_gateway.adapters.kinguin_http import MOST_BYTES, KinguinHttp
 from kinguin_gateway.domain.guard import NoAnswer, NotSent, Outcome, Rejected, Taken, Unreadable, classify
 from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
-from kinguin_gateway.ports import SendWindow
+from kinguin_gateway.ports.supplier import SendWindow
 
-from tests.unit.kinguin_gateway.fakes import INTENT
+from tests.unit.kinguin_gateway.fakes import INTENT, a_turnstile
 
 ORDER = {
     "orderId": "PHS84FJAG5U",
@@ -93,8 +93,8 @@ async def client_of(base: str, *, auth: str = "x-api-key", seconds: float = 2.0)
         base,
         api_key="the-api-key",
         auth=auth,
-        clock=SystemClock(),
-        limits=(4, 1000.0),
+        turnstile=a_turnstile(SystemClock(), concurrency=4),
+        concurrency=4,
         call_limit=timedelta(seconds=seconds),
     ) as client:
         yield client

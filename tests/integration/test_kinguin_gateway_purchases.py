@@ -14,7 +14,8 @@ from chassis.outbox import Outbox
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
 from kinguin_gateway.adapters.announcements import STREAMS
-from kinguin_gateway.adapters.postgres import PostgresPurchases, hurry_look
+from kinguin_gateway.adapters.postgres import PostgresPurchases
+from kinguin_gateway.adapters.postgres_looks import hurry_look
 from kinguin_gateway.domain.purchase import (
     Intent,
     KeyRef,
@@ -24,7 +25,7 @@ from kinguin_gateway.domain.purchase import (
     SupplierOrderState,
 )
 from kinguin_gateway.errors import ExternalIdConflict
-from kinguin_gateway.ports import Begun, Purchases
+from kinguin_gateway.ports.purchases import Begun, Purchases
 
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres
 from tests.unit.kinguin_gateway.fakes import INTENT, FakePurchases, an_order, deliver

@@ -14,6 +14,8 @@ from gateway.errors import EventsUnavailable
 
 SUBJECT = "kinguin.webhook.received"
 _RETRY_AFTER = timedelta(seconds=5)
+# Five seconds of a flood of 200 a second: more than that waits only while JetStream hangs, and the supplier repeats.
+MOST_PUBLISHING = 1000
 
 
 class NatsWebhooks:
@@ -23,6 +25,7 @@ class NatsWebhooks:
         self._url = url
         self._clock = clock
         self._publisher: Publisher | None = None
+        self._publishing = 0
 
     async def keep_connected(self) -> None:
         """Hold the connection until cancelled."""
@@ -34,8 +37,21 @@ class NatsWebhooks:
         """Return once JetStream has stored the hint; a repeat of the same news has the same event id."""
         if self._publisher is None:
             raise EventsUnavailable("nats is not connected; send the webhook again", retry_after=_RETRY_AFTER)
+        if self._publishing >= MOST_PUBLISHING:
+            raise EventsUnavailable("too many webhooks are being stored; send it again", retry_after=_RETRY_AFTER)
+        self._publishing += 1
+        try:
+            await self._publisher.publish_event(self._event(hint))
+        except ServiceUnavailable as error:
+            raise EventsUnavailable(
+                "the webhook could not be stored; send it again", retry_after=_RETRY_AFTER
+            ) from error
+        finally:
+            self._publishing -= 1
+
+    def _event(self, hint: WebhookHint) -> Event:
         now = self._clock.now()
-        event = Event.of(
+        return Event.of(
             hint_to_proto(hint, now),
             event_id=derived_event_id("kinguin webhook", *hint.identity),
             subject=SUBJECT,
@@ -43,9 +59,3 @@ class NatsWebhooks:
             about=hint.supplier_order_id or hint.product_id,
             time=now,
         )
-        try:
-            await self._publisher.publish_event(event)
-        except ServiceUnavailable as error:
-            raise EventsUnavailable(
-                "the webhook could not be stored; send it again", retry_after=_RETRY_AFTER
-            ) from error

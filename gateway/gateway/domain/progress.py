@@ -103,11 +103,15 @@ TELLINGS: Mapping[State, Telling] = {
     ),
 }
 
-#: Reasons on which the customer can act, or at least wants to know more than that a person is looking.
+#: Reasons on which the customer can act, or at least wants to know more than the state says.
 REASON_SENTENCES: Mapping[str, str] = {
     "PAYMENT_MISMATCH": (
         "The payment that reached us differs from the order's total, so nothing was bought. The shop has been told and "
         "will settle it with you."
+    ),
+    "BUYING_PAUSED": (
+        "Your order waits: we cannot order from our supplier at the moment. It goes on by itself as soon as we can, in "
+        "the order in which orders came. Nothing was bought yet, and you need not do anything."
     ),
 }
 
@@ -128,7 +132,7 @@ def tell(order: Order) -> Progress:
     """Return what the customer reads about the order."""
     telling = TELLINGS[order.state]
     sentence = telling.sentence
-    if order.state is S.NEEDS_ATTENTION:
+    if order.state in {S.NEEDS_ATTENTION, S.PURCHASING}:
         sentence = REASON_SENTENCES.get(order.reason, sentence)
     return Progress(
         label=telling.label,

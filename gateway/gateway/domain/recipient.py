@@ -8,7 +8,7 @@ from collections.abc import Mapping
 _COORDINATE_BYTES = 32
 _BASE64URL_COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
 # Members that a public key may carry and that change nothing here; they are not passed on.
-_IGNORED_MEMBERS = frozenset({"kid", "use", "alg", "key_ops", "ext"})
+IGNORED_MEMBERS = frozenset({"kid", "use", "alg", "key_ops", "ext"})
 
 # The curve P-256 (FIPS 186-5): y^2 = x^3 - 3x + B over the field of P.
 _P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
@@ -35,7 +35,7 @@ def canonical_recipient(jwk: Mapping[str, object]) -> bytes:
     for name, wanted in (("kty", "EC"), ("crv", "P-256")):
         if jwk.get(name) != wanted:
             raise BadRecipient(name, f"must be {wanted}")
-    unknown = sorted(set(jwk) - {"kty", "crv", "x", "y"} - _IGNORED_MEMBERS)
+    unknown = sorted(set(jwk) - {"kty", "crv", "x", "y"} - IGNORED_MEMBERS)
     if unknown:
         raise BadRecipient("", "has a member that does not belong to a public P-256 key")
     x, y = _coordinate(jwk, "x"), _coordinate(jwk, "y")

@@ -25,7 +25,7 @@ from gateway.schema import (
     order_model,
     problems,
 )
-from gateway.sse import MEDIA_TYPE, begin_stream
+from gateway.sse import EVENT_SCHEMA, MEDIA_TYPE, begin_stream
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"])
 
@@ -35,7 +35,7 @@ PageToken = Annotated[
     str, Query(max_length=1024, pattern=PAGE_CURSOR, description="next_page_token of the page before.")
 ]
 IdempotencyKey = Annotated[
-    str | None,
+    uuid.UUID | None,
     Header(
         alias="Idempotency-Key",
         description="UUID of this request. Repeat the request with the same one after an answer was lost.",
@@ -44,7 +44,10 @@ IdempotencyKey = Annotated[
 
 
 @router.get(
-    "", summary="List my orders", response_description="Some orders, newest first.", responses=problems(400, 401)
+    "",
+    summary="List my orders",
+    response_description="Some orders, newest first.",
+    responses=problems(400, 401, 429, 504),
 )
 async def list_orders(
     request: Request,
@@ -58,7 +61,10 @@ async def list_orders(
 
 
 @router.get(
-    "/{order_id}", summary="Read an order", response_description="The order.", responses=problems(400, 401, 404)
+    "/{order_id}",
+    summary="Read an order",
+    response_description="The order.",
+    responses=problems(400, 401, 404, 429, 504),
 )
 async def get_order(request: Request, order_id: OrderId, customer: ApiCustomer) -> OrderModel:
     """Return one order with its progress in plain words and the keys that can be opened."""
@@ -73,9 +79,10 @@ async def get_order(request: Request, order_id: OrderId, customer: ApiCustomer) 
         200: {
             "description": "Server-sent events. order carries the order as in Read an order, first the present one; "
             "problem an error after which the stream ends; end comes once nothing can change any more.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            # Named as OpenAPI 3.2 does: what an event is, not the stream.
+            "content": {MEDIA_TYPE: {"itemSchema": EVENT_SCHEMA}},
         },
-        **problems(400, 401, 404),
+        **problems(400, 401, 404, 429, 504),
     },
 )
 async def follow_order(request: Request, order_id: OrderId, customer: ApiCustomer) -> StreamingResponse:
@@ -87,7 +94,7 @@ async def follow_order(request: Request, order_id: OrderId, customer: ApiCustome
     "/{order_id}/keys/{key_id}/download-link",
     summary="Get a download link",
     response_description="The link.",
-    responses=problems(400, 401, 403, 404, 409, 413),
+    responses=problems(400, 401, 403, 404, 408, 409, 413, 429, 504),
 )
 async def create_download_link(
     request: Request,
@@ -111,7 +118,7 @@ async def create_download_link(
     "/{order_id}/keys/{key_id}/reveal",
     summary="Open a key",
     response_description="The key.",
-    responses=problems(400, 401, 403, 404, 409, 413),
+    responses=problems(400, 401, 403, 404, 408, 409, 413, 429, 504),
 )
 async def reveal_key(
     request: Request,
@@ -129,14 +136,10 @@ async def reveal_key(
 
 
 def _key_request(
-    order_id: str, key_id: str, customer: Customer, body: RecipientRequest, idempotency_key: str | None
+    order_id: str, key_id: str, customer: Customer, body: RecipientRequest, idempotency_key: uuid.UUID | None
 ) -> KeyRequest:
-    try:
-        request_id = str(uuid.UUID(idempotency_key)) if idempotency_key is not None else str(uuid.uuid4())
-    except ValueError:
-        raise InvalidRequest.of("Idempotency-Key", "must be a UUID") from None
     try:
         recipient = body.recipient()
     except BadRecipient as fault:
         raise InvalidRequest.of(fault.field, fault.description) from None
-    return KeyRequest(request_id, order_id, key_id, customer, recipient)
+    return KeyRequest(str(idempotency_key or uuid.uuid4()), order_id, key_id, customer, recipient)

@@ -59,12 +59,14 @@ class Handler(Generic[M]):
     """What to do with one type of event. The functions write through their connection, and do nothing else.
 
     With `group`, events that wait together share one transaction; when that fails each is handled by itself, so that
-    one bad event takes no other with it.
+    one bad event takes no other with it. What `wanted` says no to is acknowledged at once, without a transaction and
+    without a trace in the inbox: it must be as true of a repeat.
     """
 
     message_class: type[M]
     function: HandlerFunction[M]
     group: GroupFunction[M] | None = None
+    wanted: Callable[[M], bool] | None = None
 
 
 class Consumer:
@@ -151,6 +153,8 @@ class Consumer:
             event = _parsed_at_first_delivery(message)
             if event is None:
                 single.append(message)
+            elif self._is_unwanted(event):
+                await self._ignore(message)
             else:
                 groups[event.type_name].append((message, event))
         for type_name, group in groups.items():
@@ -158,6 +162,23 @@ class Consumer:
             if len(group) == 1 or handler is None or not await self._take_group(handler, group):
                 single += [message for message, _ in group]
         await asyncio.gather(*(self._take(message) for message in single))
+
+    def _is_unwanted(self, event: Event) -> bool:
+        handler = self._handlers.get(event.type_name)
+        if handler is None or handler.wanted is None:
+            return False
+        try:
+            return not handler.wanted(handler.message_class.FromString(event.data))
+        except DecodeError:
+            # It is buried by whoever handles it.
+            return False
+
+    async def _ignore(self, message: Msg) -> None:
+        EVENTS_HANDLED.labels(self._name, "ignored").inc()
+        try:
+            await message.ack()
+        except (NatsError, OSError) as error:
+            logger.warning("event could not be acknowledged", consumer=self._name, kind=type(error).__name__)
 
     async def _take_group(self, handler: Handler[Any], group: Sequence[tuple[Msg, Event]]) -> bool:
         """Handle a group in one transaction; False when it failed or may not be, and nothing of it happened."""

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import Column, ColumnElement, Table, delete, func, select, tuple_
@@ -27,27 +28,30 @@ MOST_BATCHES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Aging:
+class Aging:
     """A table whose rows end by age, where `only` holds."""
 
     table: Table
-    age: Column[object]
+    age: Column[Any]
     only: Sequence[ColumnElement[bool]] = ()
+    retention: timedelta = RETENTION
 
 
 # A dead letter is not here: it waits for a person, however long that takes.
 _AGING = (
-    _Aging(OUTBOX, OUTBOX.c.create_time, (OUTBOX.c.publish_time.is_not(None),)),
-    _Aging(INBOX, INBOX.c.receive_time),
-    _Aging(REQUEST_LOG, REQUEST_LOG.c.create_time),
+    Aging(OUTBOX, OUTBOX.c.create_time, (OUTBOX.c.publish_time.is_not(None),)),
+    Aging(INBOX, INBOX.c.receive_time),
+    Aging(REQUEST_LOG, REQUEST_LOG.c.create_time),
 )
 
 
 class Housekeeper:
     """Deletes in small batches, now and then. Any number of replicas may run it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, more: Sequence[Aging] = ()) -> None:
+        """`more` are tables of the service's own."""
         self._database = database
+        self._aging = (*_AGING, *more)
 
     async def run(self) -> None:
         """Clean until canceled."""
@@ -61,9 +65,9 @@ class Housekeeper:
 
     async def clean(self) -> int:
         """Delete what is past its retention, and return how many rows that were."""
-        return sum([await self._clean(aging) for aging in _AGING])
+        return sum([await self._clean(aging) for aging in self._aging])
 
-    async def _clean(self, aging: _Aging) -> int:
+    async def _clean(self, aging: Aging) -> int:
         deleted = 0
         for _ in range(MOST_BATCHES):
             count = await self._delete_batch(aging)
@@ -72,11 +76,11 @@ class Housekeeper:
                 break
         return deleted
 
-    async def _delete_batch(self, aging: _Aging) -> int:
+    async def _delete_batch(self, aging: Aging) -> int:
         key = tuple_(*aging.table.primary_key)
         old = (
             select(*aging.table.primary_key)
-            .where(aging.age < func.now() - RETENTION, *aging.only)
+            .where(aging.age < func.now() - aging.retention, *aging.only)
             .order_by(aging.age)
             .limit(BATCH)
             .with_for_update(skip_locked=True)

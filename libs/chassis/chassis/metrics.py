@@ -19,7 +19,7 @@ EVENTS_PUBLISHED = Counter(
 )
 EVENTS_HANDLED = Counter(
     "keyferry_events_handled_total",
-    "Events taken from a consumer, by what became of them: done, repeated, retried or dead.",
+    "Events taken from a consumer, by what became of them: done, repeated, retried, ignored or dead.",
     ["consumer", "outcome"],
 )
 CONSUMER_STOPPED = Gauge(

@@ -2,6 +2,9 @@
 
 import re
 import uuid
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import FieldViolation, InvalidRequest
 
@@ -43,6 +46,16 @@ class Faults:
         except ValueError:
             self.add("request_id", "must be a UUID, kept by the caller so that it can repeat the request")
             return value
+
+    def moment(self, field: str, value: Timestamp | None) -> datetime | None:
+        """Read a time; None for an absent one. Demand one that a calendar knows."""
+        if value is None:
+            return None
+        try:
+            return value.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            self.add(field, "must be a time between the years 1 and 9999")
+            return None
 
     def raise_if_any(self) -> None:
         """Raise InvalidRequest with every fault noted."""

@@ -7,7 +7,7 @@ from chassis.clock import Clock
 from chassis.consumer import Handler
 from chassis.events import Event
 from chassis.validation import Faults
-from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
+from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
 from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,7 +36,10 @@ class EventHandlers:
 
     def supplier(self) -> Mapping[str, Handler[Any]]:
         """Return the handlers of the stream KINGUIN."""
-        return {KinguinOrderChanged.DESCRIPTOR.full_name: Handler(KinguinOrderChanged, self._order_changed)}
+        return {
+            KinguinOrderChanged.DESCRIPTOR.full_name: Handler(KinguinOrderChanged, self._order_changed),
+            KinguinPurchaseReleased.DESCRIPTOR.full_name: Handler(KinguinPurchaseReleased, self._purchase_released),
+        }
 
     def vault(self) -> Mapping[str, Handler[Any]]:
         """Return the handlers of the stream VAULT."""
@@ -56,6 +59,13 @@ class EventHandlers:
 
     async def _order_changed(self, _event: Event, body: KinguinOrderChanged, connection: AsyncConnection) -> None:
         await self._within(connection).hasten(ExternalId(body.external_id), now=self._clock.now())
+
+    async def _purchase_released(
+        self, event: Event, body: KinguinPurchaseReleased, connection: AsyncConnection
+    ) -> None:
+        # Due since it was told: what was told together is handled in any order, and bought in the order of the telling.
+        due = min(event.time, self._clock.now())
+        await self._within(connection).hasten(ExternalId(body.external_id), now=due)
 
     async def _key_opened(self, _event: Event, body: VaultKeyOpened, connection: AsyncConnection) -> None:
         await self._progress.key_opened(self._within(connection), KeyId(body.key_id))

@@ -85,7 +85,9 @@ async def tell_state(transaction: OrderTransaction, after: Fulfillment, *, now: 
             identity=["delivered", order_id],
         )
     elif after.state is State.NEEDS_ATTENTION:
-        troubled = [(str(line.item.item_id), line.reason) for line in after.lines if line.reason]
+        troubled = [
+            (str(line.item.item_id), line.reason) for line in after.lines if line.state is State.NEEDS_ATTENTION
+        ]
         if after.reason not in {reason for _, reason in troubled}:
             troubled = [("", after.reason), *troubled]
         for item_id, reason in troubled:

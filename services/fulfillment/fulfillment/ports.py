@@ -36,6 +36,7 @@ class Buying:
     purchase: Purchase
     item: Item
     customer_id: str = field(repr=False)
+    country_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,13 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class InDoubt:
     """It was sent and nobody knows. Ask again after this long, where that is known."""
+
+    ask_after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Nothing was sent, for buying is paused; the purchase has its place in the line. Ask again after this long."""
 
     ask_after: timedelta | None
 
@@ -103,7 +111,7 @@ class Collected:
     ended: bool
 
 
-PlaceAnswer = Placed | Refused | InDoubt | NoAnswer
+PlaceAnswer = Placed | Refused | InDoubt | Paused | NoAnswer
 CollectAnswer = Collected | NoAnswer | Unreadable | Unknown
 
 

@@ -28,6 +28,7 @@ from fulfillment.ports import (
     NoAnswer,
     Orders,
     OrderTransaction,
+    Paused,
     PlaceAnswer,
     Placed,
     Refused,
@@ -87,7 +88,8 @@ class Progress:
             raise LookupError("a purchase was due in a state that is claimed by nobody")
         moved = before
         if transition.state is not before.state:
-            moved = replace(before, state=transition.state, reason=transition.reason, state_time=now, tries=0)
+            reason = transition.reason_after(before.reason)
+            moved = replace(before, state=transition.state, reason=reason, state_time=now, tries=0)
         if transition.commands:
             await transaction.lease(moved, until=now + LEASE)
         else:
@@ -132,28 +134,30 @@ class Progress:
         async with self._orders.transaction() as transaction:
             purchase = await _locked(transaction, buying.purchase)
             moved = await self._placed(transaction, purchase, answer, now)
-            if moved is not purchase.state:
+            if (moved.state, moved.reason) != (purchase.state, purchase.reason):
                 await summarize(transaction, purchase.order_id, now=now)
             await failpoint("fulfillment.place.before_commit")
         await failpoint("fulfillment.place.after_commit")
 
     async def _placed(
         self, transaction: OrderTransaction, purchase: Purchase, answer: PlaceAnswer, now: datetime
-    ) -> State:
+    ) -> Purchase:
         match answer:
             case Placed(supplier_order_id, product_name, charged_cents):
                 placed = replace(purchase, supplier_order_id=supplier_order_id, place_time=purchase.place_time or now)
                 await transaction.name_product(placed.order_id, placed.item_id, product_name)
                 await facts.tell_purchased(transaction, placed, charged_cents, now=now)
-                state = await self._move(transaction, placed, Signal.ORDER_PLACED, now=now)
-                if state is State.NEEDS_ATTENTION and not purchase.supplier_order_id:
+                moved = await self._move(transaction, placed, Signal.ORDER_PLACED, now=now)
+                if moved.state is State.NEEDS_ATTENTION and not purchase.supplier_order_id:
                     # Given up as too old, and bought after all: whoever looks at it has to see that.
                     await transaction.save_purchase(placed, now=now, run_at=None)
-                return state
+                return moved
             case Refused(kind):
                 return await self._move(transaction, purchase, Signal.ORDER_REFUSED, now=now, refusal=kind)
             case InDoubt(ask_after):
                 return await self._move(transaction, purchase, Signal.ORDER_IN_DOUBT, now=now, at_least=ask_after)
+            case Paused(ask_after):
+                return await self._move(transaction, purchase, Signal.BUYING_PAUSED, now=now, at_least=ask_after)
             case NoAnswer():
                 return await self._move(transaction, purchase, Signal.NO_ANSWER, now=now)
 
@@ -169,7 +173,7 @@ class Progress:
                 more, fresh = answer.more_ready, await _store_keys(transaction, purchase, answer, now)
             signal = _collecting_signal(answer, purchase.quantity)
             moved = await self._move(transaction, purchase, signal, now=now, at_once=more)
-            if fresh or moved is not purchase.state:
+            if fresh or moved.state is not purchase.state:
                 await summarize(transaction, purchase.order_id, now=now)
             await failpoint("fulfillment.collect.before_commit")
         await failpoint("fulfillment.collect.after_commit")
@@ -184,25 +188,28 @@ class Progress:
         at_least: timedelta | None = None,
         at_once: bool = False,
         refusal: str = "",
-    ) -> State:
-        """Move a purchase and return the state it is in then. One that stays waits, ever longer."""
+    ) -> Purchase:
+        """Move a purchase and return it as it is then. One that stays waits, ever longer."""
         transition = decide(purchase.state, signal)
         if transition is None:
-            return purchase.state
+            return purchase
         stays = transition.state is purchase.state
         moved = replace(
             purchase,
             state=transition.state,
-            reason=transition.reason,
-            state_time=purchase.state_time if stays else now,
+            reason=transition.reason_after(purchase.reason),
             tries=purchase.tries + 1 if stays else 0,
         )
+        if not stays or moved.is_parked is not purchase.is_parked:
+            moved = replace(moved, state_time=now)
+        if moved.is_parked and moved.park_time is None:
+            moved = replace(moved, park_time=now)
         run_at = None
         if moved.state in _WAITING:
             wait = wait_after(purchase.tries, at_least=at_least, jitter=self._chance())
             run_at = now + wait if stays and not at_once else now
         await transaction.save_purchase(moved, now=now, run_at=run_at, refusal=refusal)
-        return moved.state
+        return moved
 
 
 async def _locked(transaction: OrderTransaction, purchase: Purchase) -> Purchase:

@@ -16,6 +16,7 @@ from chassis.deadline import remaining
 from chassis.errors import KeyferryError, ServiceUnavailable
 from chassis.failpoints import FailpointError
 
+from kinguin_gateway.checking import Checker
 from kinguin_gateway.domain.guard import (
     NEXT_STEP,
     NoAnswer,
@@ -30,9 +31,17 @@ from kinguin_gateway.domain.guard import (
     classify,
 )
 from kinguin_gateway.domain.purchase import Intent, Purchase, PurchaseState
-from kinguin_gateway.errors import PurchaseInDoubt, PurchaseRefused, SupplierUnavailable
+from kinguin_gateway.domain.switching import PauseCause, pause_cause
+from kinguin_gateway.errors import (
+    BuyingPaused,
+    PurchaseInDoubt,
+    PurchaseRefused,
+    SupplierUnauthorized,
+    SupplierUnavailable,
+)
 from kinguin_gateway.metrics import PURCHASES
-from kinguin_gateway.ports import Begun, Purchases, SendWindow, Supplier
+from kinguin_gateway.ports.purchases import Begun, Purchases
+from kinguin_gateway.ports.supplier import SendWindow, Supplier
 from kinguin_gateway.settling import Settler, tell_surplus
 
 logger = structlog.get_logger(__name__)
@@ -47,29 +56,39 @@ BUSY_WAIT = timedelta(seconds=1)
 LEASE = timedelta(seconds=3)
 # One proof of absence, one new attempt; a second proof within one call cannot be.
 ROUNDS = 2
+# It is told when its turn has come; whoever missed that asks again.
+PARKED_WAIT = timedelta(seconds=30)
 
 
 class Buyer:
     """Places orders. Several replicas may run; none relies on the others being alive, or on being told apart."""
 
     def __init__(
-        self, purchases: Purchases, supplier: Supplier, settler: Settler, *, clock: Clock, window: timedelta
+        self,
+        purchases: Purchases,
+        supplier: Supplier,
+        settler: Settler,
+        checker: Checker,
+        *,
+        clock: Clock,
+        window: timedelta,
     ) -> None:
         """`window` is how long one attempt may take, from before its commit to the supplier's answer."""
         self._purchases = purchases
         self._supplier = supplier
         self._settler = settler
+        self._checker = checker
         self._clock = clock
         self._window = window
         self._running: set[asyncio.Task[Purchase]] = set()
 
-    async def place(self, intent: Intent, request_id: str) -> Purchase:
+    async def place(self, intent: Intent, request_id: str, country_code: str = "") -> Purchase:
         """Return the placed purchase.
 
-        Raises PurchaseRefused, PurchaseInDoubt, or SupplierUnavailable when certainly nothing was sent. A caller that
-        goes away does not stop an attempt on its way: its end is written down all the same.
+        Raises PurchaseRefused, PurchaseInDoubt; or BuyingPaused or SupplierUnavailable when certainly nothing was sent.
+        A caller that goes away does not stop an attempt on its way: its end is written down all the same.
         """
-        task = asyncio.create_task(self._place(intent, request_id))
+        task = asyncio.create_task(self._place(intent, request_id, country_code))
         self._running.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait({task}, timeout=max(0.0, remaining(MOST_SECONDS) - ANSWER_SECONDS))
@@ -90,27 +109,53 @@ class Buyer:
         if error is not None and not isinstance(error, KeyferryError):
             logger.error("attempt ended unexpectedly, the purchase stays as it was written", exc_info=error)
 
-    async def _place(self, intent: Intent, request_id: str) -> Purchase:
-        purchase = await self._advance(intent, request_id)
+    async def _place(self, intent: Intent, request_id: str, country_code: str) -> Purchase:
+        purchase = await self._advance(intent, request_id, country_code)
         for _ in range(ROUNDS - 1):
-            if purchase.state is PurchaseState.INTENDED:
-                purchase = await self._advance(intent, request_id)
+            if purchase.state is PurchaseState.INTENDED and not purchase.parked:
+                purchase = await self._advance(intent, request_id, country_code)
         match purchase.state:
             case PurchaseState.PLACED:
                 return purchase
             case PurchaseState.REFUSED:
                 raise PurchaseRefused.of(purchase.refusal)
+            case PurchaseState.INTENDED if purchase.parked:
+                raise BuyingPaused.until(PARKED_WAIT)
             case _:
                 raise PurchaseInDoubt.until(BUSY_WAIT)
 
-    async def _advance(self, intent: Intent, request_id: str) -> Purchase:
+    async def _advance(self, intent: Intent, request_id: str, country_code: str) -> Purchase:
+        stands = await self._purchases.stand(intent, request_id=request_id, window=self._window)
+        if stands is not None and (stands.parked or NEXT_STEP[stands.state] is Step.ANSWER):
+            return stands
+        unit_cents = None
+        if stands is None or NEXT_STEP[stands.state] is Step.SEND:
+            try:
+                checked = await self._checker.check(intent, country_code)
+            except SupplierUnauthorized as error:
+                return await self._park(intent, request_id, error)
+            unit_cents = checked.unit_cents
+            if checked.refusal is not None:
+                refused = await self._purchases.refuse(
+                    intent, request_id=request_id, problem=checked.refusal, window=self._window
+                )
+                if refused is not None:
+                    return refused
+        return await self._attempt(intent, request_id, unit_cents)
+
+    async def _park(self, intent: Intent, request_id: str, error: SupplierUnauthorized) -> Purchase:
+        reason = error.metadata.get("detail") or error.message
+        PURCHASES.labels("parked").inc()
+        return await self._purchases.park(intent, request_id=request_id, cause=PauseCause.UNAUTHORIZED, reason=reason)
+
+    async def _attempt(self, intent: Intent, request_id: str, unit_cents: int | None) -> Purchase:
         reply: Reply | None = None
         async with self._supplier.turn():
             # Before the commit: the window here must end before the row's deadline does.
             window = SendWindow(self._clock, self._window)
             begun = await self._purchases.begin(intent, request_id=request_id, window=self._window, lease=LEASE)
             if begun.opened:
-                reply = await self._supplier.place_order(intent, window)
+                reply = await self._supplier.place_order(intent, window, unit_cents=unit_cents)
         if reply is not None:
             try:
                 return await self._write_down(begun, reply)
@@ -126,11 +171,15 @@ class Buyer:
         PURCHASES.labels(outcome.name.lower()).inc()
         match outcome, reply:
             case Outcome.PLACED, Taken(order):
-                look = self._settler.first_look()
-                after = await self._purchases.record_taken(purchase, order, adopted=False, look=look)
+                look, verify = self._settler.first_look(), self._settler.verify_after(purchase, adopted=False)
+                after = await self._purchases.record_taken(purchase, order, adopted=False, look=look, verify=verify)
                 if after.supplier_order_id != order.supplier_order_id:
                     tell_surplus(after, order)
+                    await self._purchases.record_verified(after, [order], again=timedelta(0))
                 return after
+            case Outcome.REFUSED, Rejected(_, problem) if (cause := pause_cause(problem)) is not PauseCause.NONE:
+                reason = problem.detail or problem.kind
+                return await self._purchases.record_parked(purchase, cause=cause, reason=reason)
             case Outcome.REFUSED, Rejected(_, problem):
                 return await self._purchases.record_refused(purchase, problem)
             case Outcome.NOT_SENT, NotSent(why):

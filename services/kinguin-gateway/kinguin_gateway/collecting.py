@@ -9,10 +9,12 @@ import structlog
 from chassis.failpoints import failpoint
 
 from kinguin_gateway.domain.looking import is_finished
-from kinguin_gateway.domain.purchase import KeyRef, Purchase, PurchaseState
+from kinguin_gateway.domain.purchase import KeyRef, Purchase, PurchaseState, SupplierOrder
 from kinguin_gateway.errors import KeyUnreadable, PurchaseNotPlaced, PurchaseUnknown
 from kinguin_gateway.metrics import UNMATCHED_KEYS
-from kinguin_gateway.ports import KeyToSeal, Purchases, SealedSoFar, SuppliedKey, Supplier, Vault
+from kinguin_gateway.ports.purchases import Purchases, SealedSoFar
+from kinguin_gateway.ports.supplier import KEYS_PAGE, SuppliedKey, Supplier
+from kinguin_gateway.ports.vault import KeyToSeal, Vault
 
 logger = structlog.get_logger(__name__)
 
@@ -59,8 +61,7 @@ class Collector:
         order = await self._supplier.read_order(purchase.supplier_order_id)
         if order is None or order.delivered_count == len(known.keys) == purchase.intent.quantity:
             return Collection(purchase, known.keys, more_keys_ready=False)
-        new, more = ([], False) if order.delivered_count == 0 else await self._fetch_new(known)
-        sealed, failures = await self._seal_all(purchase, new, customer_id)
+        sealed, failures, more = await self._seal_new(known, order, customer_id)
         finished = is_finished(purchase, order, len(known.keys) + len(sealed)) and not more and not failures
         after = await self._purchases.record_keys(purchase, order, sealed, finished=finished)
         passing = [failure for failure in failures if not isinstance(failure, KeyUnreadable)]
@@ -70,20 +71,32 @@ class Collector:
             raise failures[0]
         return Collection(after.purchase, after.keys, more_keys_ready=more)
 
-    async def _fetch_new(self, known: SealedSoFar) -> tuple[list[SuppliedKey], bool]:
+    async def _seal_new(
+        self, known: SealedSoFar, order: SupplierOrder, customer_id: str
+    ) -> tuple[list[KeyRef], list[BaseException], bool]:
+        """Seal what is new, page by page as it comes; the third is whether delivered keys were left."""
+        sealed: list[KeyRef] = []
+        failures: list[BaseException] = []
+        if order.delivered_count == 0:
+            return sealed, failures, False
         seen = {key.supplier_key_id for key in known.keys}
-        new: list[SuppliedKey] = []
-        async for page in self._supplier.key_pages(known.purchase.supplier_order_id):
-            for key in page:
-                if key.supplier_key_id in seen:
-                    continue
-                seen.add(key.supplier_key_id)
-                if not _is_of(known.purchase, key):
-                    continue
-                if len(new) == MOST_NEW_KEYS:
-                    return new, True
-                new.append(key)
-        return new, False
+        expected = order.delivered_count
+        # Most keys are known of a purchase of a thousand: begin where the new ones should be, then look everywhere.
+        hint = len(known.keys) // KEYS_PAGE + 1
+        for first in dict.fromkeys((hint, 1)):
+            async for page in self._supplier.key_pages(known.purchase.supplier_order_id, first=first):
+                new = _new_keys(known.purchase, page, seen, room=MOST_NEW_KEYS - len(sealed) - len(failures))
+                done, failed = await self._seal_all(known.purchase, new, customer_id)
+                sealed += done
+                failures += failed
+                if len(sealed) + len(failures) >= MOST_NEW_KEYS:
+                    return sealed, failures, expected is None or len(seen) < expected
+                # A short page ends the listing only where nothing is known to be missing.
+                if len(page) < KEYS_PAGE if expected is None else len(seen) >= expected:
+                    break
+            if expected is None or len(seen) >= expected:
+                break
+        return sealed, failures, False
 
     async def _seal_all(
         self, purchase: Purchase, keys: Sequence[SuppliedKey], customer_id: str
@@ -126,6 +139,20 @@ class Collector:
         key.value.drop()
         await failpoint("kinguin_gateway.after_seal")
         return KeyRef(key.supplier_key_id, sealed.key_id, key.content_type, held=sealed.held)
+
+
+def _new_keys(purchase: Purchase, page: Sequence[SuppliedKey], seen: set[str], *, room: int) -> list[SuppliedKey]:
+    """Return the first keys of a page that were not seen before and belong to the purchase, and note them as seen."""
+    new: list[SuppliedKey] = []
+    for key in page:
+        if key.supplier_key_id in seen:
+            continue
+        if len(new) == room:
+            break
+        seen.add(key.supplier_key_id)
+        if _is_of(purchase, key):
+            new.append(key)
+    return new
 
 
 def _is_of(purchase: Purchase, key: SuppliedKey) -> bool:

@@ -56,7 +56,20 @@ class Settings(ServiceSettings):
         default=100.0,
         gt=0,
         le=10_000,
-        description="Most calls of the supplier that this replica begins per second; it publishes no limit of its own.",
+        description="Most calls of the supplier per second, by all replicas together; it publishes no limit.",
+    )
+
+    keyferry_balance_seconds: float = Field(
+        default=300.0, gt=0, le=86_400, description="How often our balance at the supplier is read, in seconds."
+    )
+    keyferry_balance_alert_days: float = Field(
+        default=3.0, gt=0, le=365, description="An alert is raised when the balance lasts for fewer days than this."
+    )
+    keyferry_product_poll_seconds: float = Field(
+        default=3600.0,
+        ge=60,
+        le=7 * 86_400,
+        description="How often products that we have bought are asked about without any webhook, in seconds.",
     )
 
     @property
@@ -79,3 +92,13 @@ class Settings(ServiceSettings):
     def call_limit(self) -> timedelta:
         """How long one call of the supplier may take."""
         return timedelta(seconds=self.kinguin_timeout)
+
+    @property
+    def balance_gap(self) -> timedelta:
+        """How often our balance is read."""
+        return timedelta(seconds=self.keyferry_balance_seconds)
+
+    @property
+    def product_gap(self) -> timedelta:
+        """How often bought products are asked about."""
+        return timedelta(seconds=self.keyferry_product_poll_seconds)

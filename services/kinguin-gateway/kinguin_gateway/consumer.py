@@ -3,8 +3,8 @@
 So duplicates, lies and wrong order do no harm, and nothing in a webhook is ever written onto a purchase.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
 
 from chassis.consumer import Handler
 from chassis.database import after_commit
@@ -12,35 +12,65 @@ from chassis.events import Event
 from keyferry.events.v1.kinguin_events_pb2 import KinguinWebhookReceived
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kinguin_gateway.domain.webhook import ABOUT_ORDERS, ABOUT_PRODUCTS, Receipt, WebhookOutcome
+from kinguin_gateway.metrics import WEBHOOKS_TAKEN
+from kinguin_gateway.ports.webhooks import Webhooks
+
 STREAM = "KINGUIN"
 CONSUMER = "kinguin-gateway-webhooks"
-# The names that are about an order (K54); older stores still send the second. `product.update` floods are not ours.
-_ABOUT_ORDERS = frozenset({"order.status", "order.complete"})
-
-
-class HurryLook(Protocol):
-    """Makes the next look at a purchase due now, in the given transaction; False when none of ours is meant."""
-
-    def __call__(self, connection: AsyncConnection, *, supplier_order_id: str, external_id: str) -> Awaitable[bool]:
-        """Do it."""
-        ...
 
 
 class WebhookTaker:
-    """Turns webhooks about orders into earlier looks."""
+    """Keeps webhooks and turns them into earlier looks."""
 
-    def __init__(self, hurry: HurryLook, wake: Callable[[], None]) -> None:
-        self._hurry = hurry
+    def __init__(self, webhooks: Webhooks, wake: Callable[[], None], *, is_known: Callable[[str], bool]) -> None:
+        """`is_known` tells whether a product was ever bought: the supplier sends updates for its whole catalogue."""
+        self._webhooks = webhooks
         self._wake = wake
+        self._is_known = is_known
 
     def handlers(self) -> Mapping[str, Handler[KinguinWebhookReceived]]:
         """Return what this consumer takes."""
-        return {KinguinWebhookReceived.DESCRIPTOR.full_name: Handler(KinguinWebhookReceived, self.take)}
+        handler = Handler(KinguinWebhookReceived, self.take, group=self.take_group, wanted=self.wants)
+        return {KinguinWebhookReceived.DESCRIPTOR.full_name: handler}
 
-    async def take(self, _event: Event, body: KinguinWebhookReceived, connection: AsyncConnection) -> None:
-        """Make the purchase it is about due for a look; an order that is not ours changes nothing."""
-        if body.event_name not in _ABOUT_ORDERS:
-            return
-        is_ours = await self._hurry(connection, supplier_order_id=body.supplier_order_id, external_id=body.external_id)
-        if is_ours:
+    def wants(self, body: KinguinWebhookReceived) -> bool:
+        """Tell whether a webhook is worth a transaction."""
+        if body.event_name == ABOUT_PRODUCTS:
+            wanted = self._is_known(body.product_id)
+        else:
+            wanted = body.event_name in ABOUT_ORDERS
+        if not wanted:
+            WEBHOOKS_TAKEN.labels("ignored").inc()
+        return wanted
+
+    async def take(self, event: Event, body: KinguinWebhookReceived, connection: AsyncConnection) -> None:
+        """Keep one webhook, and make what it is about due for a look."""
+        if self.wants(body):
+            await self.take_group([(event, body)], connection)
+
+    async def take_group(
+        self, events: Sequence[tuple[Event, KinguinWebhookReceived]], connection: AsyncConnection
+    ) -> None:
+        """Keep webhooks that came together."""
+        receipts = [_receipt(event, body) for event, body in events]
+        outcomes = await self._webhooks.take(connection, receipts)
+        for outcome in outcomes:
+            WEBHOOKS_TAKEN.labels(outcome.value).inc()
+        if WebhookOutcome.HURRIED in outcomes:
             after_commit(connection, self._wake)
+
+
+def _receipt(event: Event, body: KinguinWebhookReceived) -> Receipt:
+    received = body.receive_time.ToDatetime(UTC) if body.HasField("receive_time") else event.time
+    return Receipt(
+        event_id=event.event_id,
+        event_name=body.event_name,
+        supplier_order_id=body.supplier_order_id,
+        external_id=body.external_id,
+        status=body.status,
+        product_id=body.product_id,
+        updated_at=body.updated_at,
+        receive_time=received,
+        body_sha256=body.body_sha256,
+    )

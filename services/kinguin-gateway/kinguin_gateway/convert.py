@@ -10,35 +10,52 @@ from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.type.v1 import money_pb2
 
 from kinguin_gateway.collecting import Collection
+from kinguin_gateway.domain.offers import LEAST_WHOLESALE, MOST_PER_OFFER, MOST_WHOLESALE
 from kinguin_gateway.domain.purchase import (
     Intent,
     KeyRef,
-    Product,
+    Problem,
     Purchase,
     PurchaseState,
+    SupplierKeyState,
     SupplierOrderState,
 )
-from kinguin_gateway.reading import Check
 
-# K19: the supplier sells at most this many of one offer in an order.
-MOST_QUANTITY = 9
 # The supplier refuses prices above; a ceiling of a million is no ceiling.
 MOST_UNIT_CENTS = 1_000_000_00
 EURO = "EUR"
+_COUNTRY_CODE = re.compile(r"[A-Z]{2}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
-_STATES = {
+STATES_TO_PROTO = {
     PurchaseState.INTENDED: pb.PURCHASE_STATE_INTENDED,
     PurchaseState.IN_DOUBT: pb.PURCHASE_STATE_IN_DOUBT,
     PurchaseState.PLACED: pb.PURCHASE_STATE_PLACED,
     PurchaseState.REFUSED: pb.PURCHASE_STATE_REFUSED,
 }
-_ORDER_STATES = {
+KEY_STATES_TO_PROTO = {
+    SupplierKeyState.PENDING: pb.SUPPLIER_KEY_STATE_PENDING,
+    SupplierKeyState.PROCESSING: pb.SUPPLIER_KEY_STATE_PROCESSING,
+    SupplierKeyState.DELIVERED: pb.SUPPLIER_KEY_STATE_DELIVERED,
+    SupplierKeyState.RETURNED: pb.SUPPLIER_KEY_STATE_RETURNED,
+    SupplierKeyState.REFUNDED: pb.SUPPLIER_KEY_STATE_REFUNDED,
+    SupplierKeyState.CANCELED: pb.SUPPLIER_KEY_STATE_CANCELED,
+}
+ORDER_STATES_TO_PROTO = {
     SupplierOrderState.PROCESSING: pb.SUPPLIER_ORDER_STATE_PROCESSING,
     SupplierOrderState.COMPLETED: pb.SUPPLIER_ORDER_STATE_COMPLETED,
     SupplierOrderState.CANCELED: pb.SUPPLIER_ORDER_STATE_CANCELED,
     SupplierOrderState.REFUNDED: pb.SUPPLIER_ORDER_STATE_REFUNDED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequest:
+    """A request to buy. The country is no part of the intent: a repeat with another one is the same purchase."""
+
+    intent: Intent
+    request_id: str
+    country_code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +68,12 @@ class CollectRequest:
     digest: bytes
 
 
-def intent_from_proto(request: pb.PlaceOrderRequest) -> tuple[Intent, str]:
-    """Return what is to be bought and the request id. Raises InvalidRequest with every fault."""
+def place_from_proto(request: pb.PlaceOrderRequest) -> PlaceRequest:
+    """Return what is to be bought. Raises InvalidRequest with every fault."""
     faults = Faults()
     request_id = faults.request_id(request.request_id)
     intent = Intent(
-        external_id=_external_id(faults, request.external_id),
+        external_id=check_external_id(faults, request.external_id),
         order_id=_text(faults, "order_id", request.order_id),
         item_id=_text(faults, "item_id", request.item_id),
         product_id=faults.identifier("product_id", request.product_id),
@@ -65,12 +82,20 @@ def intent_from_proto(request: pb.PlaceOrderRequest) -> tuple[Intent, str]:
         max_unit_cents=_unit_cents(faults, request),
         key_type=request.key_type,
     )
-    if not 1 <= request.quantity <= MOST_QUANTITY:
-        faults.add("quantity", f"must be 1 to {MOST_QUANTITY}")
+    _check_quantity(faults, request)
     if request.key_type not in {"", "text"}:
         faults.add("key_type", "must be text, or empty")
+    if request.country_code and not _COUNTRY_CODE.fullmatch(request.country_code):
+        faults.add("country_code", "must be two upper-case letters (ISO 3166-1 alpha-2), or empty")
     faults.raise_if_any()
-    return intent, request_id
+    return PlaceRequest(intent, request_id, request.country_code)
+
+
+def _check_quantity(faults: Faults, request: pb.PlaceOrderRequest) -> None:
+    if request.quantity < 1 or request.quantity > MOST_WHOLESALE:
+        faults.add("quantity", f"must be 1 to {MOST_PER_OFFER}, or {LEAST_WHOLESALE} to {MOST_WHOLESALE} of one offer")
+    elif request.quantity >= LEAST_WHOLESALE and not request.offer_id:
+        faults.add("offer_id", f"is required from {LEAST_WHOLESALE} keys on: they are bought wholesale, of one offer")
 
 
 def _unit_cents(faults: Faults, request: pb.PlaceOrderRequest) -> int:
@@ -95,7 +120,8 @@ def _text(faults: Faults, field: str, value: str) -> str:
     return faults.require(field, value)
 
 
-def _external_id(faults: Faults, value: str) -> str:
+def check_external_id(faults: Faults, value: str) -> str:
+    """Demand a reference as we derive them."""
     if not _EXTERNAL_ID.fullmatch(value):
         faults.add("external_id", "must have 1 to 64 letters, digits and hyphens")
     return value
@@ -104,7 +130,7 @@ def _external_id(faults: Faults, value: str) -> str:
 def external_id_from_proto(request: pb.GetOrderRequest) -> str:
     """Return the purchase asked for. Raises InvalidRequest."""
     faults = Faults()
-    external_id = _external_id(faults, request.external_id)
+    external_id = check_external_id(faults, request.external_id)
     faults.raise_if_any()
     return external_id
 
@@ -113,7 +139,7 @@ def collect_from_proto(request: pb.CollectKeysRequest) -> CollectRequest:
     """Return what is to be collected. Raises InvalidRequest with every fault."""
     faults = Faults()
     collect = CollectRequest(
-        external_id=_external_id(faults, request.external_id),
+        external_id=check_external_id(faults, request.external_id),
         customer_id=_text(faults, "customer_id", request.customer_id),
         request_id=faults.request_id(request.request_id),
         digest=request_digest(request),
@@ -122,29 +148,38 @@ def collect_from_proto(request: pb.CollectKeysRequest) -> CollectRequest:
     return collect
 
 
-def product_id_from_proto(request: pb.GetProductRequest) -> str:
-    """Return the product asked for. Raises InvalidRequest."""
-    faults = Faults()
-    product_id = faults.identifier("product_id", request.product_id)
-    faults.raise_if_any()
-    return product_id
-
-
 def purchase_to_proto(purchase: Purchase) -> pb.Purchase:
     """Render a purchase."""
     state = purchase.supplier_order_state
     message = pb.Purchase(
         external_id=purchase.intent.external_id,
         supplier_order_id=purchase.supplier_order_id,
-        state=_STATES[purchase.state],
-        supplier_order_state=pb.SUPPLIER_ORDER_STATE_UNSPECIFIED if state is None else _ORDER_STATES[state],
+        state=STATES_TO_PROTO[purchase.state],
+        supplier_order_state=pb.SUPPLIER_ORDER_STATE_UNSPECIFIED if state is None else ORDER_STATES_TO_PROTO[state],
         quantity=purchase.intent.quantity,
         sealed_count=purchase.sealed_count,
         product_name=purchase.product_name,
-        charged_amount=_euro(purchase.charged_cents),
+        charged_amount=euro(purchase.charged_cents),
+        order_id=purchase.intent.order_id,
+        item_id=purchase.intent.item_id,
+        product_id=purchase.intent.product_id,
+        offer_id=purchase.intent.offer_id,
+        attempt=purchase.attempt,
+        parked=purchase.parked,
+        delivered_count=purchase.delivered_count,
+        canceled_count=purchase.canceled_count,
     )
     message.create_time.FromDatetime(purchase.create_time)
+    if purchase.state is PurchaseState.REFUSED:
+        message.refusal.CopyFrom(problem_to_proto(purchase.refusal))
+    if purchase.release_time is not None:
+        message.release_time.FromDatetime(purchase.release_time)
     return message
+
+
+def problem_to_proto(problem: Problem) -> pb.SupplierProblem:
+    """Render the supplier's words."""
+    return pb.SupplierProblem(kind=problem.kind, detail=problem.detail, trace=problem.trace)
 
 
 def collection_to_proto(collection: Collection) -> pb.CollectKeysResponse:
@@ -157,33 +192,11 @@ def collection_to_proto(collection: Collection) -> pb.CollectKeysResponse:
 
 
 def _key_to_proto(key: KeyRef) -> pb.KeyRef:
-    return pb.KeyRef(key_id=key.key_id, content_type=key.content_type, held=key.held)
-
-
-def product_to_proto(product: Product) -> pb.Product:
-    """Render a product."""
-    return pb.Product(
-        product_id=product.product_id,
-        name=product.name,
-        price=_euro(product.cheapest_cents),
-        available_quantity=product.available_quantity,
-        preorder=product.preorder,
-        excluded_countries=product.excluded_countries,
-        activation_details=product.activation_details,
+    return pb.KeyRef(
+        key_id=key.key_id, content_type=key.content_type, held=key.held, state=KEY_STATES_TO_PROTO[key.state]
     )
 
 
-def check_to_proto(check: Check) -> pb.CheckSupplierResponse:
-    """Render the supplier's health."""
-    message = pb.CheckSupplierResponse(
-        reachable=check.health.reachable,
-        authorized=check.health.authorized,
-        balance=_euro(check.health.balance_cents),
-        detail=check.health.detail,
-    )
-    message.latency.FromTimedelta(check.latency)
-    return message
-
-
-def _euro(cents: int | None) -> money_pb2.Money | None:
+def euro(cents: int | None) -> money_pb2.Money | None:
+    """Render an amount in EUR; None stays absent."""
     return None if cents is None else money_to_proto(Money(EURO, cents))

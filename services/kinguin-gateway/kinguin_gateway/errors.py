@@ -33,6 +33,18 @@ class PurchaseInDoubt(KeyferryError):
         return cls("whether the supplier took the order is not known yet", retry_after=wait)
 
 
+class BuyingPaused(KeyferryError):
+    """Buying is paused and the purchase waits in line: nothing was sent. It is told when its turn has come."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "BUYING_PAUSED"
+
+    @classmethod
+    def until(cls, wait: timedelta) -> "BuyingPaused":
+        """Return the error with the time after which asking again does no harm."""
+        return cls("buying is paused; the purchase waits in line and nothing was sent", retry_after=wait)
+
+
 class SupplierUnavailable(KeyferryError):
     """The supplier cannot be asked or gives no usable answer. When placing an order: nothing was sent."""
 
@@ -66,6 +78,20 @@ class PurchaseNotPlaced(KeyferryError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "PURCHASE_NOT_PLACED"
+
+
+class ReturnNotAllowed(KeyferryError):
+    """The supplier's rules exclude a return of this order; nothing was asked (K50). `rule` says which."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "RETURN_NOT_ALLOWED"
+
+
+class WebhookUnknown(KeyferryError):
+    """No webhook of this name is kept: there never was one, or it is past its retention."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "WEBHOOK_UNKNOWN"
 
 
 class ProductUnknown(KeyferryError):

@@ -1,14 +1,15 @@
 """Looks at purchases whose time has come: placed ones for news, doubtful ones for a settlement. It never buys."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
-from kinguin_gateway.domain.looking import Pace, gap, is_change, is_finished
+from kinguin_gateway.domain.looking import Pace, gap, is_change, is_finished, release_gap
 from kinguin_gateway.domain.purchase import Purchase, PurchaseState
 from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
-from kinguin_gateway.ports import Due, Purchases, Supplier
+from kinguin_gateway.ports.purchases import Due, Purchases
+from kinguin_gateway.ports.supplier import Supplier
 from kinguin_gateway.settling import Settler
 
 logger = structlog.get_logger(__name__)
@@ -47,9 +48,9 @@ class Watcher:
         if due.purchase.state is PurchaseState.IN_DOUBT:
             await self._settler.settle(due.purchase, due.time)
         else:
-            await self._look_at_placed(due.purchase)
+            await self._look_at_placed(due.purchase, due.time)
 
-    async def _look_at_placed(self, purchase: Purchase) -> None:
+    async def _look_at_placed(self, purchase: Purchase, now: datetime) -> None:
         wait = gap(self._pace, purchase.looks, self._chance())
         try:
             order = await self._supplier.read_order(purchase.supplier_order_id)
@@ -64,4 +65,6 @@ class Watcher:
         if is_change(purchase, order):
             # A purchase that moves is likely to move on soon.
             wait = min(wait, gap(self._pace, 0, self._chance()))
+        if order.preorder and order.release_time is not None:
+            wait = release_gap(wait, now=now, release_time=order.release_time)
         await self._purchases.record_look(purchase, order, look=None if finished else wait)

@@ -1,29 +1,50 @@
 """Reads from the supplier on behalf of others. Nothing here changes anything."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from chassis.clock import Clock
 
-from kinguin_gateway.domain.purchase import Product, Purchase, PurchaseState
+from kinguin_gateway.breaker import Breaker
+from kinguin_gateway.domain.purchase import Product, Purchase, PurchaseState, SupplierOrder
+from kinguin_gateway.domain.switching import BuyingStatus
 from kinguin_gateway.errors import ProductUnknown, PurchaseUnknown
-from kinguin_gateway.ports import Purchases, Supplier, SupplierHealth
+from kinguin_gateway.ports.purchases import SealedKeys
+from kinguin_gateway.ports.supplier import OrderFilter, Supplier, SupplierHealth
+from kinguin_gateway.ports.switch import Switch
+from kinguin_gateway.ports.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The supplier's health and how long its answer took."""
+    """The supplier's health, how long its answer took, and whether we buy."""
 
     health: SupplierHealth
     latency: timedelta
+    buying: BuyingStatus
+    breaker_open: bool = False
+    last_webhook_time: datetime | None = None
 
 
 class Reader:
     """Answers questions about purchases, products and the supplier itself."""
 
-    def __init__(self, purchases: Purchases, supplier: Supplier, clock: Clock) -> None:
+    def __init__(
+        self,
+        purchases: SealedKeys,
+        supplier: Supplier,
+        switch: Switch,
+        webhooks: Webhooks,
+        breaker: Breaker,
+        *,
+        clock: Clock,
+    ) -> None:
         self._purchases = purchases
         self._supplier = supplier
+        self._switch = switch
+        self._webhooks = webhooks
+        self._breaker = breaker
         self._clock = clock
 
     async def purchase(self, external_id: str) -> Purchase:
@@ -51,8 +72,23 @@ class Reader:
             raise ProductUnknown("the supplier does not know or sell this product", metadata={"product_id": product_id})
         return product
 
+    async def orders(self, wanted: OrderFilter) -> AsyncIterator[SupplierOrder]:
+        """Yield the supplier's orders that match, the newest first; each once, though pages shift meanwhile."""
+        seen: set[str] = set()
+        async for page in self._supplier.search_orders(wanted):
+            for order in page:
+                if order.supplier_order_id not in seen:
+                    seen.add(order.supplier_order_id)
+                    yield order
+
     async def check(self) -> Check:
         """Ask the supplier whether it is there and lets us in."""
         began = self._clock.elapsed()
         health = await self._supplier.check()
-        return Check(health, timedelta(seconds=self._clock.elapsed() - began))
+        return Check(
+            health,
+            timedelta(seconds=self._clock.elapsed() - began),
+            buying=await self._switch.status(),
+            breaker_open=self._breaker.is_open,
+            last_webhook_time=await self._webhooks.last_time(),
+        )

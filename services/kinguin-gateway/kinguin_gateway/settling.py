@@ -1,18 +1,22 @@
 """Finds out what came of a purchase in doubt. Looks and writes down; it never buys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 
-from kinguin_gateway.domain.guard import Absent, Bounds, Found, Unsettled, judge
-from kinguin_gateway.domain.looking import Pace, doubt_gap, gap
-from kinguin_gateway.domain.purchase import Purchase, SupplierOrder
+from kinguin_gateway.domain.guard import MOST_ATTEMPTS, NEVER_TAKEN, Absent, Bounds, Found, Unsettled, judge
+from kinguin_gateway.domain.looking import SETTLE_MARGIN, Pace, doubt_gap, gap
+from kinguin_gateway.domain.purchase import Problem, Purchase, SupplierOrder
 from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
 from kinguin_gateway.metrics import PURCHASES, SURPLUS_ORDERS
-from kinguin_gateway.ports import Purchases, Supplier
+from kinguin_gateway.ports.purchases import Due, Purchases
+from kinguin_gateway.ports.supplier import Supplier
 
 logger = structlog.get_logger(__name__)
+
+# When a search that failed is made again.
+VERIFY_LEASE = timedelta(seconds=60)
 
 
 class Settler:
@@ -39,13 +43,18 @@ class Settler:
             logger.warning("search failed, still in doubt", external_id=purchase.intent.external_id, why=error.message)
             await self._purchases.postpone(purchase, look=self.next_look(purchase, now))
             return purchase
-        match judge(lookup, purchase.intent, purchase.send_deadline, self._bounds):
-            case Found(order, surplus):
+        match judge(lookup, purchase.intent, purchase.send_deadline, self._bounds, kept=purchase.supplier_order_id):
+            case Found(order, surplus, strange):
                 PURCHASES.labels("adopted").inc()
-                look = self.first_look()
-                after = await self._purchases.record_taken(purchase, order, adopted=True, look=look)
-                tell_surplus(after, *surplus)
+                look, verify = self.first_look(), self.verify_after(purchase, adopted=True)
+                after = await self._purchases.record_taken(
+                    purchase, order, adopted=True, look=look, verify=verify, surplus=surplus
+                )
+                tell_surplus(after, *surplus, *strange)
                 return after
+            case Absent() if purchase.attempt >= MOST_ATTEMPTS:
+                detail = f"{purchase.attempt} attempts, none of them taken; the last one: {purchase.doubt}"
+                return await self._purchases.record_refused(purchase, Problem(NEVER_TAKEN, detail))
             case Absent():
                 PURCHASES.labels("absent").inc()
                 logger.info("proved that nothing was taken", external_id=purchase.intent.external_id)
@@ -54,6 +63,35 @@ class Settler:
                 tell_surplus(purchase, *strange)
                 await self._purchases.postpone(purchase, look=self.next_look(purchase, now))
                 return purchase
+
+    async def claim_to_verify(self, limit: int) -> Sequence[Due]:
+        """Lease placed purchases of which more than one order may have been taken."""
+        return await self._purchases.claim_to_verify(limit, lease=VERIFY_LEASE)
+
+    async def verify(self, due: Due) -> None:
+        """Search for a placed purchase once more; what a search does not answer is searched for again later."""
+        purchase = due.purchase
+        try:
+            lookup = await self._supplier.find_orders(purchase.intent.external_id, start_time=due.time)
+        except (SupplierUnavailable, SupplierUnauthorized) as error:
+            logger.warning("search failed", external_id=purchase.intent.external_id, why=error.message)
+            return
+        kept = purchase.supplier_order_id
+        verdict = judge(lookup, purchase.intent, purchase.send_deadline, self._bounds, kept=kept)
+        surplus: Sequence[SupplierOrder] = ()
+        if isinstance(verdict, Found):
+            # The purchase's own order may be missing from the answer; everything but that was bought too much.
+            ours = (verdict.order, *verdict.surplus)
+            surplus = [order for order in ours if order.supplier_order_id != kept]
+            tell_surplus(purchase, *surplus, *verdict.strange)
+        await self._purchases.record_verified(purchase, surplus, again=None if lookup.complete else VERIFY_LEASE)
+
+    def verify_after(self, purchase: Purchase, *, adopted: bool) -> timedelta | None:
+        """Return how long after the last moment of sending everything that was taken can be found.
+
+        None where one attempt was made and answered: then there is nothing else that could have been taken.
+        """
+        return self._bounds.total + SETTLE_MARGIN if adopted or purchase.attempt > 1 else None
 
     def next_look(self, purchase: Purchase, now: datetime) -> timedelta:
         """Return when a purchase in doubt is worth another search."""

@@ -29,6 +29,7 @@ from fulfillment.ports import (
     MailDue,
     MailRefused,
     NoAnswer,
+    Paused,
     PlaceAnswer,
     Refused,
     Unreadable,
@@ -68,6 +69,9 @@ class TroubledSupplier(FakeSupplier):
             return Refused("ProductUnavailable")
         if self.history.trouble() and luck.random() < 0.2:
             return NoAnswer()
+        if self.history.trouble() and purchase.external_id not in self.sold and luck.random() < 0.2:
+            self.history.pauses += 1
+            return luck.choice([Paused(None), Paused(self.history.a_while())])
         answer = self.sell(purchase)
         await self.history.call()
         if self.history.trouble() and luck.random() < 0.3:
@@ -122,6 +126,7 @@ class History:
     supplier: TroubledSupplier = field(default_factory=TroubledSupplier)
     illegal: list[str] = field(default_factory=list)
     deaths: int = 0
+    pauses: int = 0
     clock: SimulatedClock = field(default_factory=SimulatedClock)
 
     def __post_init__(self) -> None:

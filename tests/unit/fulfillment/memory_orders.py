@@ -222,7 +222,7 @@ class MemoryTransaction:
     def _buying(self, purchase: Purchase) -> Buying:
         order = self.rows.orders[purchase.order_id].order
         item = next(item for item in order.items if item.item_id == purchase.item_id)
-        return Buying(purchase, item, order.customer.customer_id)
+        return Buying(purchase, item, order.customer.customer_id, order.customer.country_code)
 
     async def lease(self, purchase: Purchase, *, until: datetime) -> None:
         self._change(purchase.external_id, purchase=purchase, run_at=until, lease_until=until, hastened=False)

@@ -1,18 +1,20 @@
 import uuid
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from chassis.errors import InvalidRequest
 from chassis.events import Event
 from fulfillment.consumer import EventHandlers
-from fulfillment.domain.model import ExternalId, State
+from fulfillment.domain.model import ExternalId, OrderId, State
 from fulfillment.intake import Intake
+from fulfillment.ports import Paused
 from fulfillment.progress import Progress
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted
-from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged
+from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
 from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
@@ -53,11 +55,17 @@ class Streams:
 
     def __init__(self) -> None:
         self.orders, self.clock = MemoryOrders(), HandClock()
-        self.progress = Progress(self.orders, FakeSupplier(), clock=self.clock)
+        self.supplier = FakeSupplier()
+        self.progress = Progress(self.orders, self.supplier, clock=self.clock)
 
-    async def tell(self, body: Message) -> None:
+    async def tell(self, body: Message, *, time: datetime | None = None) -> None:
         event = Event.of(
-            body, event_id=str(uuid.uuid4()), subject="a.b", source="shop", about="order-1", time=self.clock.now()
+            body,
+            event_id=str(uuid.uuid4()),
+            subject="a.b",
+            source="shop",
+            about="order-1",
+            time=time or self.clock.now(),
         )
         async with self.orders.transaction() as transaction:
             handlers = EventHandlers(
@@ -114,6 +122,40 @@ async def test_a_change_at_the_supplier_makes_a_purchase_due(streams: Streams) -
     streams.orders.rows.purchases[external_id] = replace(streams.orders.rows.purchases[external_id], run_at=later)
     await streams.tell(KinguinOrderChanged(external_id=external_id))
     await streams.tell(KinguinOrderChanged(external_id=ExternalId("kf1-of-nobody")))
+    assert streams.orders.rows.purchases[external_id].run_at == NOON
+
+
+def another(order_id: str) -> PaymentConfirmed:
+    message = PaymentConfirmed(payment=PAYMENT, order=ORDER)
+    message.order.order_id = message.payment.order_id = order_id
+    message.payment.payment_id = f"payment-of-{order_id}"
+    return message
+
+
+async def test_released_purchases_are_bought_in_the_order_of_their_events_however_these_come(streams: Streams) -> None:
+    order_ids = [f"order-{number}" for number in range(4)]
+    streams.supplier.placing = [Paused(timedelta(hours=1))] * len(order_ids)
+    for order_id in order_ids:
+        await streams.tell(another(order_id))
+    await streams.work()
+    streams.clock.pass_seconds(60)
+    parked = {purchase.order_id: purchase.external_id for purchase in streams.orders.purchases()}
+    turns = [order_ids[2], order_ids[0], order_ids[3], order_ids[1]]
+    told = [(turn, NOON + timedelta(seconds=40 + number)) for number, turn in enumerate(turns)]
+    for turn, time in told[::-1]:
+        await streams.tell(KinguinPurchaseReleased(external_id=parked[OrderId(turn)], order_id=turn), time=time)
+    streams.supplier.buyings.clear()
+    await streams.work()
+    assert [buying.purchase.order_id for buying in streams.supplier.buyings] == turns
+
+
+async def test_a_release_told_by_a_clock_that_is_ahead_is_due_now(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    streams.supplier.placing = [Paused(timedelta(hours=1))]
+    await streams.work()
+    (external_id,) = streams.orders.rows.purchases
+    await streams.tell(KinguinPurchaseReleased(external_id=external_id), time=NOON + timedelta(minutes=5))
+    await streams.tell(KinguinPurchaseReleased(external_id="kf1-of-nobody"))
     assert streams.orders.rows.purchases[external_id].run_at == NOON
 
 

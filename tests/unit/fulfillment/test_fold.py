@@ -14,7 +14,9 @@ def part(state: State) -> tuple[State, Reason]:
     return (state, Reason.KEYS_MISSING if state is State.NEEDS_ATTENTION else Reason.NONE)
 
 
-PARTS = st.lists(st.sampled_from([part(state) for state in State]), min_size=1)
+PARTS = st.lists(
+    st.sampled_from([*(part(state) for state in State), (State.PURCHASING, Reason.BUYING_PAUSED)]), min_size=1
+)
 
 
 def test_every_state_has_its_place() -> None:
@@ -49,6 +51,13 @@ def test_a_fold_of_folds_is_the_fold_of_all(
 def test_the_first_reason_is_told_of_several() -> None:
     first, second = (State.NEEDS_ATTENTION, Reason.DUPLICATE_KEY), (State.NEEDS_ATTENTION, Reason.KEYS_TOO_LATE)
     assert fold([part(State.READY), first, second]) == first
+
+
+def test_one_part_that_waits_for_a_pause_to_end_says_so_for_its_state() -> None:
+    waits, buys = (State.PURCHASING, Reason.BUYING_PAUSED), (State.PURCHASING, Reason.NONE)
+    assert fold([buys, waits]) == fold([waits, buys]) == waits
+    assert fold([waits, part(State.PENDING)]) == part(State.PENDING)
+    assert fold([waits, part(State.NEEDS_ATTENTION)]) == part(State.NEEDS_ATTENTION)
 
 
 def test_without_purchases_a_line_waits_for_money() -> None:

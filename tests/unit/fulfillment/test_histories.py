@@ -42,6 +42,7 @@ def test_histories_are_as_bad_as_they_should_be(histories: Sequence[History]) ->
     assert reasons == {"", "PURCHASE_REFUSED", "DUPLICATE_KEY", "KEYS_MISSING", "KEY_UNREADABLE"}
     assert sum(history.deaths for history in histories) > 5 * len(histories)
     assert repeats > len(histories)
+    assert sum(history.pauses for history in histories) > len(histories) / 2
     assert interrupted > len(histories) / 10
 
 
@@ -80,7 +81,7 @@ def take_a_doubt_for_a_refusal(patch: pytest.MonkeyPatch) -> None:
 
     async def placed(
         self: progress.Progress, transaction: MemoryTransaction, purchase: Purchase, answer: PlaceAnswer, now: datetime
-    ) -> State:
+    ) -> Purchase:
         wrong = Refused("") if isinstance(answer, InDoubt) else answer
         return await original(self, transaction, purchase, wrong, now)
 
@@ -130,6 +131,12 @@ def give_up_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(machine, "TRANSITIONS", broken)
 
 
+def give_up_when_buying_is_paused(patch: pytest.MonkeyPatch) -> None:
+    attention = machine.TRANSITIONS[State.PURCHASING, Signal.TOO_OLD]
+    broken = {**machine.TRANSITIONS, (State.PURCHASING, Signal.BUYING_PAUSED): attention}
+    patch.setattr(machine, "TRANSITIONS", broken)
+
+
 def commit_only_half(patch: pytest.MonkeyPatch) -> None:
     async def add_purchases(self: MemoryTransaction, *_: object, **__: object) -> None:
         """Leave the buying to a later event, which nobody sends."""
@@ -148,6 +155,7 @@ def commit_only_half(patch: pytest.MonkeyPatch) -> None:
         want_a_mail_for_every_key,
         forget_keys_that_came_with_others,
         give_up_at_once,
+        give_up_when_buying_is_paused,
         commit_only_half,
     ],
 )

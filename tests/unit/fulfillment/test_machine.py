@@ -23,6 +23,7 @@ GRID = {
     Signal.ORDER_PLACED:     ("-",    "AK",  "=",    "=",  "=",   "="),
     Signal.ORDER_REFUSED:    ("-",    "NA",  "-",    "-",  "-",   "="),
     Signal.ORDER_IN_DOUBT:   ("-",    "PU",  "=",    "=",  "=",   "="),
+    Signal.BUYING_PAUSED:    ("-",    "PU",  "=",    "=",  "=",   "="),
     Signal.NO_ANSWER:        ("-",    "PU",  "AK",   "=",  "=",   "="),
     Signal.SOME_KEYS_SEALED: ("-",    "-",   "AK",   "=",  "=",   "="),
     Signal.ALL_KEYS_SEALED:  ("-",    "-",   "RE",   "=",  "=",   "="),
@@ -105,14 +106,15 @@ def test_every_state_in_which_we_wait_has_an_exit_on_age() -> None:
         assert transition.state is State.NEEDS_ATTENTION
 
 
-def test_whoever_needs_attention_says_why_and_nobody_else_does() -> None:
-    for transition in TRANSITIONS.values():
-        assert (transition.state is State.NEEDS_ATTENTION) == (transition.reason is not Reason.NONE)
+def test_whoever_needs_attention_says_why_and_of_the_others_only_what_is_parked() -> None:
+    for (_state, signal), transition in TRANSITIONS.items():
+        gives_reason = transition.reason not in {None, Reason.NONE}
+        assert gives_reason == (transition.state is State.NEEDS_ATTENTION or signal is Signal.BUYING_PAUSED)
         assert not (transition.state is State.NEEDS_ATTENTION and transition.commands)
 
 
 def test_every_reason_of_a_purchase_is_given_by_the_table() -> None:
-    given = {transition.reason for transition in TRANSITIONS.values()}
+    given = {transition.reason for transition in TRANSITIONS.values()} - {None}
     assert given == set(Reason) - {Reason.PAYMENT_MISMATCH}
 
 
@@ -136,6 +138,25 @@ def test_a_refusal_and_a_doubt_never_lead_to_the_same_place() -> None:
     assert not in_doubt.commands
 
 
+def test_a_pause_spends_nothing_and_leaves_the_purchase_where_it_is() -> None:
+    paused = decide(State.PURCHASING, Signal.BUYING_PAUSED)
+    assert paused is not None
+    assert (paused.state, paused.commands, paused.reason) == (State.PURCHASING, (), Reason.BUYING_PAUSED)
+
+
+@pytest.mark.parametrize("signal", [Signal.CLAIMED, Signal.NO_ANSWER])
+def test_only_an_answer_ends_a_pause(signal: Signal) -> None:
+    transition = decide(State.PURCHASING, signal)
+    assert transition is not None
+    assert transition.reason_after(Reason.BUYING_PAUSED) is Reason.BUYING_PAUSED
+    assert transition.reason_after(Reason.NONE) is Reason.NONE
+
+
+def test_a_reason_is_kept_only_where_the_state_is() -> None:
+    for (state, _signal), transition in TRANSITIONS.items():
+        assert transition.reason is not None or transition.state is state
+
+
 def test_every_answer_twice_is_the_same_as_once() -> None:
     for (_state, signal), transition in TRANSITIONS.items():
         if signal is Signal.CLAIMED:
@@ -147,7 +168,7 @@ def test_every_answer_twice_is_the_same_as_once() -> None:
 def test_answers_in_either_order_end_where_one_of_them_leads() -> None:
     """Two workers that ask the same question may be answered differently; the later answer must not be an error."""
     answers = {
-        State.PURCHASING: (Signal.ORDER_PLACED, Signal.ORDER_IN_DOUBT, Signal.NO_ANSWER),
+        State.PURCHASING: (Signal.ORDER_PLACED, Signal.ORDER_IN_DOUBT, Signal.BUYING_PAUSED, Signal.NO_ANSWER),
         State.AWAITING_KEYS: (
             Signal.SOME_KEYS_SEALED,
             Signal.ALL_KEYS_SEALED,

@@ -1,9 +1,18 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from fulfillment.domain.machine import TRANSITIONS, Signal
-from fulfillment.domain.model import Amount, ExternalId, ItemId, OrderId, Purchase, State
-from fulfillment.domain.policy import MOST_AGE, Paid, PaymentVerdict, judge_payments, signal_on_claim, wait_after
+from fulfillment.domain.model import Amount, ExternalId, ItemId, OrderId, Purchase, Reason, State
+from fulfillment.domain.policy import (
+    MOST_AGE,
+    MOST_PARKED,
+    Paid,
+    PaymentVerdict,
+    judge_payments,
+    signal_on_claim,
+    wait_after,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +66,19 @@ def test_a_purchase_is_too_old_after_its_limit_and_not_at_it(state: State) -> No
     limit = MOST_AGE[state]
     assert signal_on_claim(a_purchase(state), NOON + limit) is Signal.CLAIMED
     assert signal_on_claim(a_purchase(state), NOON + limit + timedelta(microseconds=1)) is Signal.TOO_OLD
+
+
+@pytest.mark.parametrize("since_state", [timedelta(), MOST_PARKED * 2])
+def test_a_parked_purchase_is_as_old_as_its_first_parking(since_state: timedelta) -> None:
+    parked = replace(
+        a_purchase(State.PURCHASING, state_time=NOON - since_state), reason=Reason.BUYING_PAUSED, park_time=NOON
+    )
+    assert signal_on_claim(parked, NOON + MOST_PARKED) is Signal.CLAIMED
+    assert signal_on_claim(parked, NOON + MOST_PARKED + timedelta(microseconds=1)) is Signal.TOO_OLD
+
+
+def test_a_parked_purchase_may_wait_longer_than_one_in_doubt() -> None:
+    assert 4 * MOST_AGE[State.PURCHASING] < MOST_PARKED
 
 
 def test_every_state_that_a_claim_may_find_has_a_limit() -> None:

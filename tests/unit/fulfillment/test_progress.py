@@ -2,11 +2,11 @@ from datetime import timedelta
 
 import pytest
 from fulfillment.domain.machine import Command
-from fulfillment.domain.model import ExternalId, Fulfillment, KeyId, OrderId, Purchase, Reason, State
+from fulfillment.domain.model import ExternalId, KeyId, Reason, State
 from fulfillment.domain.policy import MOST_AGE
 from fulfillment.intake import Intake
 from fulfillment.ports import CollectAnswer, InDoubt, NoAnswer, Refused, Unknown, Unreadable
-from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, LEASE, Progress
+from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, LEASE
 from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentDelivered,
     FulfillmentKeyReady,
@@ -15,53 +15,9 @@ from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentReady,
 )
 
-from tests.unit.fulfillment.examples import DIGEST, NOON, HandClock, a_payment, an_order
-from tests.unit.fulfillment.fakes import FakeSupplier, collected, key_ids, supplier_order_id
-from tests.unit.fulfillment.memory_orders import MemoryOrders
-
-ORDER_ID = OrderId("order-1")
-
-
-class Shop:
-    """One paid order, and a worker that is told when to look."""
-
-    def __init__(self) -> None:
-        self.orders, self.supplier, self.clock = MemoryOrders(), FakeSupplier(), HandClock()
-        self.progress = Progress(self.orders, self.supplier, clock=self.clock, chance=lambda: 0.5)
-
-    async def sell(self, *quantities: int) -> None:
-        intake = Intake(self.clock)
-        async with self.orders.transaction() as transaction:
-            await intake.take_order(transaction, an_order("order-1", *quantities), DIGEST)
-            await intake.take_payment(transaction, a_payment(), telling="event-1")
-
-    async def work(self) -> int:
-        """Claim what is due and act on it; how much it was."""
-        claimed = await self.progress.claim(64)
-        for each in claimed:
-            await self.progress.act(each)
-        return len(claimed)
-
-    async def work_until_ready(self) -> None:
-        while await self.work():
-            pass
-
-    async def open_key(self, key_id: KeyId) -> None:
-        async with self.orders.transaction() as transaction:
-            await self.progress.key_opened(transaction, key_id)
-
-    async def found(self) -> Fulfillment:
-        async with self.orders.transaction() as transaction:
-            found = await transaction.load(ORDER_ID)
-        assert found is not None
-        return found
-
-    def purchase(self, number: int = 0) -> Purchase:
-        return self.orders.purchases()[number]
-
-    def seconds_to_next_look(self) -> float | None:
-        run_at = self.orders.rows.purchases[self.purchase().external_id].run_at
-        return None if run_at is None else (run_at - self.clock.now()).total_seconds()
+from tests.unit.fulfillment.examples import NOON, a_payment, an_order
+from tests.unit.fulfillment.fakes import collected, key_ids, supplier_order_id
+from tests.unit.fulfillment.shop import ORDER_ID, Shop
 
 
 @pytest.fixture
@@ -91,7 +47,7 @@ async def test_the_supplier_is_told_what_was_ordered_and_for_whom(shop: Shop) ->
     await shop.work()
     (buying,) = shop.supplier.buyings
     assert buying.item == an_order("order-1", 2).items[0]
-    assert buying.customer_id == "alice"
+    assert (buying.customer_id, buying.country_code) == ("alice", "DE")
     assert (buying.purchase.external_id, buying.purchase.quantity) == (shop.purchase().external_id, 2)
 
 

@@ -75,6 +75,11 @@ def test_settings_are_read() -> None:
         ("KEYFERRY_OBJECT_ORIGIN", "ftp://objects"),
         ("OIDC_ISSUER", "login.example.com"),
         ("KINGUIN_WEBHOOK_SECRET", " , "),
+        ("KINGUIN_WEBHOOK_SECRET", "c2hvcnQ,"),
+        ("KINGUIN_WEBHOOK_SECRET", "two c2hvcnQ"),
+        ("KINGUIN_WEBHOOK_SECRET", "c2hvcnQ-\N{LATIN SMALL LETTER O WITH DIAERESIS}"),
+        ("KEYFERRY_WEBHOOK_SIGNATURE_SECRET", " "),
+        ("KEYFERRY_WEBHOOK_SIGNATURE_SECRET", "c2hvcnQ,,x"),
         ("KEYFERRY_SESSION_SECRET", "v1:c2hvcnQ"),
         ("KEYFERRY_LIMIT_ADDRESS", "many"),
         ("KEYFERRY_SESSION_SECONDS", "1"),
@@ -89,7 +94,8 @@ def test_a_wrong_setting_is_named(environment: pytest.MonkeyPatch, name: str, va
 
 
 def test_secrets_are_split_without_their_spaces() -> None:
-    assert split_secrets(SecretStr(" a ,,b")) == (b"a", b"b")
+    assert split_secrets(SecretStr(" a , b")) == (b"a", b"b")
+    assert split_secrets(None) == ()
 
 
 def a_time(second: int) -> Timestamp:
@@ -180,7 +186,7 @@ async def test_webhooks_become_events_with_a_derived_id(monkeypatch: pytest.Monk
     monkeypatch.setattr(adapter, "connect_nats", connect)
     monkeypatch.setattr(adapter, "Publisher", FakePublisher)
     sink = NatsWebhooks("nats://x", FakeClock())
-    hint = WebhookHint("order.status", "S1", "kf-1", "completed", "", "2026")
+    hint = WebhookHint("order.status", "S1", "kf-1", "completed", "", "2026", b"digest")
     with pytest.raises(EventsUnavailable):
         await sink.publish(hint)
     connecting = asyncio.create_task(sink.keep_connected())
@@ -193,11 +199,33 @@ async def test_webhooks_become_events_with_a_derived_id(monkeypatch: pytest.Monk
     assert first.type_name == "keyferry.events.v1.KinguinWebhookReceived"
     body = kinguin_events_pb2.KinguinWebhookReceived.FromString(first.data)
     assert (body.event_name, body.supplier_order_id, body.status) == ("order.status", "S1", "completed")
+    assert body.body_sha256 == b"digest"
     monkeypatch.setattr(FakePublisher, "failure", ServiceUnavailable("no"))
     with pytest.raises(EventsUnavailable) as caught:
         await sink.publish(hint)
     assert caught.value.retry_after is not None
     connecting.cancel()
+
+
+async def test_only_so_many_webhooks_are_being_stored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "MOST_PUBLISHING", 2)
+    release = asyncio.Event()
+
+    class Slow:
+        async def publish_event(self, _event: Event) -> None:
+            await release.wait()
+
+    sink = NatsWebhooks("nats://x", FakeClock())
+    sink._publisher = Slow()  # type: ignore[assignment] # all that is asked of it
+    hint = WebhookHint("order.status", "S1", "kf-1", "completed", "", "2026")
+    waiting = [asyncio.create_task(sink.publish(hint)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(EventsUnavailable, match="too many") as caught:
+        await sink.publish(hint)
+    assert caught.value.retry_after is not None
+    release.set()
+    await asyncio.gather(*waiting)
+    await sink.publish(hint)
 
 
 async def drive(world: World, messages: list[dict[str, Any]], *, seconds: float = 0.0) -> tuple[int, list[bytes]]:
@@ -306,5 +334,6 @@ async def test_the_log_names_routes_and_nothing_private(world: World, logs: list
         await client.get("/made/up/by/strangers?x=1")
     served = [line for line in logs if line["event"] == "request served"]
     assert [line["route"] for line in served] == ["/v1/orders/{order_id}", "unknown"]
+    assert [line["log_level"] for line in served] == ["info", "info"]
     assert "order-1" not in str(served)
     assert "abc" not in str(served)

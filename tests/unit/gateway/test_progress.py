@@ -51,6 +51,12 @@ def test_a_reason_may_have_its_own_sentence() -> None:
     assert tell(unknown).sentence == TELLINGS[S.NEEDS_ATTENTION].sentence
 
 
+def test_an_order_that_waits_for_its_supplier_says_so_while_it_waits() -> None:
+    waiting = replace(order(S.PURCHASING), reason="BUYING_PAUSED")
+    assert tell(waiting).sentence == REASON_SENTENCES["BUYING_PAUSED"]
+    assert tell(order(S.PURCHASING)).sentence == TELLINGS[S.PURCHASING].sentence
+
+
 def line(state: State, keys: int, quantity: int) -> Line:
     return order(state, keys=keys, quantity=quantity).lines[0]
 

@@ -4,34 +4,44 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from chassis.clock import SystemClock
 from chassis.errors import RequestIdReused
 from chassis.secret import SecretBytes
+from kinguin_gateway.breaker import Breaker
 from kinguin_gateway.domain.guard import Lookup, NoAnswer, NotSent, Rejected, Reply, Taken
 from kinguin_gateway.domain.looking import delivered_count, is_change, is_news
 from kinguin_gateway.domain.purchase import (
     Intent,
     KeyRef,
+    Offer,
     OrderLine,
     Problem,
     Product,
     Purchase,
     PurchaseState,
+    SupplierKeyState,
     SupplierOrder,
     SupplierOrderState,
 )
+from kinguin_gateway.domain.returning import ReturnReply, TakenReturn
+from kinguin_gateway.domain.switching import BuyingStatus, PauseCause, must_wait
+from kinguin_gateway.domain.webhook import Receipt, Webhook, WebhookOutcome, is_stale
 from kinguin_gateway.errors import ExternalIdConflict, SupplierUnavailable
-from kinguin_gateway.ports import (
-    Begun,
-    Due,
-    KeyToSeal,
-    Sealed,
-    SealedSoFar,
+from kinguin_gateway.pacing import Turnstile
+from kinguin_gateway.ports.pace import Slots
+from kinguin_gateway.ports.purchases import Begun, Due, SealedSoFar
+from kinguin_gateway.ports.supplier import (
+    OrderFilter,
     SendWindow,
     SuppliedKey,
     SupplierHealth,
 )
+from kinguin_gateway.ports.switch import SwitchOrder
+from kinguin_gateway.ports.vault import KeyToSeal, Sealed
+from kinguin_gateway.ports.webhooks import ReplayOrder, WebhookFilter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.unit.simulated import EPOCH, SimulatedClock, stall
 
@@ -66,6 +76,20 @@ def an_order(intent: Intent = INTENT, number: int = 1, **changes: object) -> Sup
     return replace(order, **changes)  # type: ignore[arg-type] # fields by name
 
 
+def a_product(**changes: object) -> Product:
+    product = Product(
+        product_id=INTENT.product_id,
+        name="Counter-Strike: Source",
+        price_cents=999,
+        available=100,
+        preorder=False,
+        excluded_countries=(),
+        activation_details="",
+        offers=(Offer(999, 100, offer_id="offer-1", available_text=100),),
+    )
+    return replace(product, **changes)  # type: ignore[arg-type] # fields by name
+
+
 def deliver(order: SupplierOrder, delivered: int, state: SupplierOrderState | None = None) -> SupplierOrder:
     lines = [replace(line, delivered=delivered) for line in order.lines]
     return replace(order, lines=lines, state=state or order.state)
@@ -77,7 +101,7 @@ class Row:
     request_id: str
     lease_end: datetime | None = None
     next_look_time: datetime | None = None
-    doubt: str = ""
+    verify_time: datetime | None = None
     keys: list[KeyRef] = field(default_factory=list)
 
 
@@ -91,6 +115,107 @@ class FakePurchases:
         self.digests: dict[str, bytes] = {}
         self.events: list[tuple[str, str, int]] = []
         self.audited: list[str] = []
+        self.surplus: dict[str, str] = {}
+        self.cause = PauseCause.NONE
+        self.released: list[str] = []
+        # As if the database had been restored: until then, ids that are new may have been sent before.
+        self.caution_end = self.forgotten_deadline = datetime.min.replace(tzinfo=UTC)
+
+    async def stand(self, intent: Intent, *, request_id: str, window: timedelta) -> Purchase | None:  # noqa: ARG002 # the port's
+        row = self._row(intent)
+        if row is not None and row.purchase.state is not PurchaseState.INTENDED:
+            return row.purchase
+        if row is None and self._forgot():
+            return None
+        if self._must_wait(row):
+            return self._park(intent, request_id)
+        return None if row is None else row.purchase
+
+    async def park(self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str) -> Purchase:  # noqa: ARG002 # the port's
+        await self.step("before park")
+        self.cause = self.cause or cause
+        return self._park(intent, request_id)
+
+    async def refuse(
+        self,
+        intent: Intent,
+        *,
+        request_id: str,
+        problem: Problem,
+        window: timedelta,  # noqa: ARG002 # the port's
+    ) -> Purchase | None:
+        await self.step("before refuse")
+        row = self._row(intent)
+        if row is None and self._forgot():
+            return None
+        row = row or self._new(intent, request_id)
+        if row.purchase.state is PurchaseState.INTENDED:
+            row.purchase = replace(row.purchase, state=PurchaseState.REFUSED, refusal=problem, parked=False)
+            self.audited.append("purchase.refused")
+        return row.purchase
+
+    def _row(self, intent: Intent) -> Row | None:
+        row = self.rows.get(intent.external_id)
+        if row is not None and row.purchase.intent != intent:
+            raise ExternalIdConflict("the external id stands for another purchase")
+        return row
+
+    def _new(self, intent: Intent, request_id: str) -> Row:
+        if any(other.request_id == request_id for other in self.rows.values()):
+            raise RequestIdReused("request_id: was used with another body")
+        now = self.now()
+        row = Row(Purchase(intent, PurchaseState.INTENDED, 0, now, create_time=now), request_id)
+        self.rows[intent.external_id] = row
+        return row
+
+    def _forgot(self) -> bool:
+        return self.now() < self.caution_end
+
+    def _must_wait(self, row: Row | None) -> bool:
+        others_wait = any(other.purchase.parked for other in self.rows.values())
+        is_parked = row is not None and row.purchase.parked
+        return must_wait(cause=self.cause, is_new=row is None, is_parked=is_parked, others_wait=others_wait)
+
+    def _park(self, intent: Intent, request_id: str) -> Purchase:
+        row = self._row(intent) or self._new(intent, request_id)
+        if row.purchase.state is PurchaseState.INTENDED:
+            row.purchase = replace(row.purchase, parked=True)
+        return row.purchase
+
+    async def record_parked(self, purchase: Purchase, *, cause: PauseCause, reason: str) -> Purchase:  # noqa: ARG002 # the port's
+        self.cause = self.cause or cause
+        return await self._settle(purchase, "purchase.parked", state=PurchaseState.INTENDED, parked=True)
+
+    async def status(self) -> BuyingStatus:
+        parked = sum(row.purchase.parked for row in self.rows.values())
+        caution_end = self.caution_end if self._forgot() else None
+        return BuyingStatus(self.cause, "", self.now(), parked, caution_end)
+
+    async def pause(self, order: SwitchOrder) -> BuyingStatus:  # noqa: ARG002 # the port's
+        self.cause = PauseCause.OPERATOR
+        return await self.status()
+
+    async def resume(self, order: SwitchOrder) -> BuyingStatus:  # noqa: ARG002 # the port's
+        self.cause = PauseCause.NONE
+        return await self.status()
+
+    async def release(self, limit: int, *, balance_cents: int | None) -> int:
+        if self.cause is PauseCause.OPERATOR:
+            return 0
+        unsettled = {PurchaseState.INTENDED, PurchaseState.IN_DOUBT}
+        pending = [row for row in self.rows.values() if row.purchase.state in unsettled and not row.purchase.parked]
+        left = None if balance_cents is None else balance_cents - sum(_most_cents(row) for row in pending)
+        count = 0
+        for row in [row for row in self.rows.values() if row.purchase.parked][:limit]:
+            left = None if left is None else left - _most_cents(row)
+            if left is not None and left < 0:
+                break
+            row.purchase = replace(row.purchase, parked=False)
+            self.released.append(row.purchase.intent.external_id)
+            count += 1
+        if self.cause is PauseCause.UNAUTHORIZED or not any(row.purchase.parked for row in self.rows.values()):
+            self.cause = PauseCause.NONE
+        return count
 
     async def begin(self, intent: Intent, *, request_id: str, window: timedelta, lease: timedelta) -> Begun:
         await self.step("before open")
@@ -100,14 +225,16 @@ class FakePurchases:
 
     def _begin(self, intent: Intent, request_id: str, window: timedelta, lease: timedelta) -> Begun:
         now = self.now()
-        row = self.rows.get(intent.external_id)
-        if row is None:
-            if any(other.request_id == request_id for other in self.rows.values()):
-                raise RequestIdReused("request_id: was used with another body")
-            row = Row(Purchase(intent, PurchaseState.INTENDED, 0, now, create_time=now), request_id)
-            self.rows[intent.external_id] = row
-        if row.purchase.intent != intent:
-            raise ExternalIdConflict("the external id stands for another purchase")
+        row = self._row(intent)
+        if row is None and self._forgot():
+            row = self._new(intent, request_id)
+            deadline = self.forgotten_deadline
+            row.purchase = replace(row.purchase, state=PurchaseState.IN_DOUBT, attempt=1, send_deadline=deadline)
+            row.lease_end = row.next_look_time = now + lease
+            return Begun(row.purchase, opened=False, claimed=True, time=now)
+        if (row is None or row.purchase.state is PurchaseState.INTENDED) and self._must_wait(row):
+            return Begun(self._park(intent, request_id), opened=False, claimed=False, time=now)
+        row = row or self._new(intent, request_id)
         is_free = row.lease_end is None or row.lease_end < now
         if self.may_open(row, is_free=is_free):
             row.purchase = replace(
@@ -116,6 +243,7 @@ class FakePurchases:
                 attempt=row.purchase.attempt + 1,
                 send_deadline=now + window,
                 looks=0,
+                doubt="",
             )
             row.lease_end = row.next_look_time = now + lease
             return Begun(row.purchase, opened=True, claimed=False, time=now)
@@ -128,7 +256,14 @@ class FakePurchases:
         return row.purchase.state is PurchaseState.INTENDED
 
     async def record_taken(
-        self, purchase: Purchase, order: SupplierOrder, *, adopted: bool, look: timedelta
+        self,
+        purchase: Purchase,
+        order: SupplierOrder,
+        *,
+        adopted: bool,
+        look: timedelta,
+        verify: timedelta | None = None,
+        surplus: Sequence[SupplierOrder] = (),
     ) -> Purchase:
         await self.step("before record")
         row = self.rows[purchase.intent.external_id]
@@ -138,7 +273,12 @@ class FakePurchases:
                 state=PurchaseState.PLACED,
                 supplier_order_id=order.supplier_order_id,
                 looks=0,
+                parked=False,
+                doubt="",
             )
+            if verify is not None:
+                row.verify_time = max(row.purchase.send_deadline, self.now()) + verify
+            self._add_surplus(row, surplus)
             due = self.now() + look
             row.next_look_time = min(row.next_look_time or due, due)
             row.lease_end = None
@@ -167,7 +307,6 @@ class FakePurchases:
         if row.purchase.state is PurchaseState.IN_DOUBT and row.purchase.attempt == purchase.attempt:
             row.purchase = replace(row.purchase, **changes)  # type: ignore[arg-type] # fields by name
             row.lease_end = row.next_look_time = None
-            row.doubt = ""
             if audited:
                 self.audited.append(audited)
         await self.step("after record")
@@ -177,8 +316,7 @@ class FakePurchases:
         await self.step("before record")
         row, now = self.rows[purchase.intent.external_id], self.now()
         if row.purchase.state is PurchaseState.IN_DOUBT and row.purchase.attempt == purchase.attempt:
-            row.purchase = replace(row.purchase, send_deadline=min(row.purchase.send_deadline, now))
-            row.doubt = why
+            row.purchase = replace(row.purchase, send_deadline=min(row.purchase.send_deadline, now), doubt=why)
             row.next_look_time = min(row.next_look_time or now + look, now + look)
             self.audited.append("purchase.in_doubt")
         await self.step("after record")
@@ -196,6 +334,7 @@ class FakePurchases:
         row = self.rows[purchase.intent.external_id]
         if row.purchase.revision != purchase.revision:
             return
+        self._write_key_states(row, order)
         news, changed = is_news(purchase, order), is_change(purchase, order)
         row.purchase = replace(
             self._seen(row.purchase, order),
@@ -205,6 +344,30 @@ class FakePurchases:
         row.lease_end, row.next_look_time = None, None if look is None else self.now() + look
         if news:
             self._tell(row.purchase, order)
+
+    async def claim_to_verify(self, limit: int, *, lease: timedelta) -> Sequence[Due]:
+        await self.step("before claim")
+        now = self.now()
+        due = [row for row in self.rows.values() if row.verify_time is not None and row.verify_time <= now][:limit]
+        for row in due:
+            row.verify_time = now + lease
+        return [Due(row.purchase, now) for row in due]
+
+    async def record_verified(
+        self, purchase: Purchase, surplus: Sequence[SupplierOrder], *, again: timedelta | None
+    ) -> None:
+        await self.step("before verify")
+        row = self.rows[purchase.intent.external_id]
+        if again is None:
+            row.verify_time = None
+        else:
+            row.verify_time = max(row.verify_time or self.now(), self.now() + again)
+        self._add_surplus(row, surplus)
+
+    def _add_surplus(self, row: Row, surplus: Sequence[SupplierOrder]) -> None:
+        for order in surplus:
+            if order.supplier_order_id not in {row.purchase.supplier_order_id, *self.surplus}:
+                self.surplus[order.supplier_order_id] = row.purchase.intent.external_id
 
     async def claim_due(self, limit: int, *, lease: timedelta) -> Sequence[Due]:
         await self.step("before claim")
@@ -237,6 +400,7 @@ class FakePurchases:
         row = self.rows[purchase.intent.external_id]
         known = {key.supplier_key_id for key in row.keys}
         row.keys += [key for key in new if key.supplier_key_id not in known]
+        self._write_key_states(row, order)
         row.purchase = replace(self._seen(row.purchase, order), sealed_count=len(row.keys))
         if finished:
             row.next_look_time = None
@@ -244,11 +408,19 @@ class FakePurchases:
         return SealedSoFar(row.purchase, list(row.keys))
 
     @staticmethod
+    def _write_key_states(row: Row, order: SupplierOrder) -> None:
+        gone = {SupplierKeyState.RETURNED, SupplierKeyState.REFUNDED, SupplierKeyState.CANCELED}
+        told = {key.supplier_key_id: key.state for key in order.keys if key.state in gone}
+        row.keys = [replace(key, state=told.get(key.supplier_key_id) or key.state) for key in row.keys]
+
+    @staticmethod
     def _seen(purchase: Purchase, order: SupplierOrder) -> Purchase:
         return replace(
             purchase,
             supplier_order_state=order.state,
             delivered_count=delivered_count(purchase, order),
+            canceled_count=order.canceled_count,
+            release_time=order.release_time if order.preorder else purchase.release_time,
             product_name=order.product_name or purchase.product_name,
             charged_cents=purchase.charged_cents if order.charged_cents is None else order.charged_cents,
         )
@@ -287,16 +459,21 @@ class FakeSupplier:
         self.taken: list[SupplierOrder] = []
         self.visible_at: dict[str, float] = {}
         self.keys: dict[str, list[SuppliedKey]] = {}
-        self.products: dict[str, Product] = {}
+        self.products = {INTENT.product_id: a_product()}
         self.health = SupplierHealth(reachable=True, authorized=True, balance_cents=100_00)
         self.pages_read = 0
         self.page_size = 100
+        self.sent_cents: list[int] = []
+        self.return_replies: list[ReturnReply] = []
+        self.returns_asked: list[str] = []
+        self.away = False
         self._waiting: set[asyncio.Task[None]] = set()
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def place_order(self, intent: Intent, window: SendWindow) -> Reply:
+    async def place_order(self, intent: Intent, window: SendWindow, *, unit_cents: int | None = None) -> Reply:
+        self.sent_cents.append(intent.max_unit_cents if unit_cents is None else unit_cents)
         mood = self.next_mood()
         await self.step("before send")
         reply = await self._exchange(intent, window, mood)
@@ -366,21 +543,175 @@ class FakeSupplier:
         await self.step("before read")
         return next((order for order in self.taken if order.supplier_order_id == supplier_order_id), None)
 
-    async def key_pages(self, supplier_order_id: str) -> AsyncIterator[Sequence[SuppliedKey]]:
+    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncIterator[Sequence[SuppliedKey]]:
         keys = self.keys.get(supplier_order_id, [])
-        for first in range(0, len(keys) + 1, self.page_size):
+        for number in range(first, 41):
             self.pages_read += 1
             await self.step("before keys page")
-            page = keys[first : first + self.page_size]
+            page = self.page_of(keys, number)
+            if not page:
+                return
             yield [replace(key, value=None if key.value is None else SecretBytes(key.value.expose())) for key in page]
+
+    def page_of(self, keys: Sequence[SuppliedKey], number: int) -> Sequence[SuppliedKey]:
+        return keys[(number - 1) * self.page_size : number * self.page_size]
+
+    async def search_orders(self, wanted: OrderFilter) -> AsyncIterator[Sequence[SupplierOrder]]:
+        self._answer_or_raise()
+        found = [order for order in reversed(self.taken) if _fits(order, wanted)]
+        for first in range(0, len(found) + 1, self.page_size):
+            page = found[first : first + self.page_size]
+            yield page
             if len(page) < self.page_size:
                 return
 
+    async def return_keys(self, supplier_order_id: str) -> ReturnReply:
+        """Answer as told; by itself take one return of an order, ever, and say NoKeysToReturn where none is there."""
+        await self.step("before return")
+        told = self.return_replies.pop(0) if self.return_replies else None
+        # What is told may be no answer at all; the return is taken all the same.
+        taken = None if isinstance(told, Rejected | NotSent) else self._take_back(supplier_order_id)
+        reply = told or taken
+        assert reply is not None
+        await self.step("after return")
+        return reply
+
+    def _take_back(self, supplier_order_id: str) -> ReturnReply:
+        order = next((order for order in self.taken if order.supplier_order_id == supplier_order_id), None)
+        if order is None:
+            return Rejected(404, Problem("OrderNotFound", "The order was not found.", "trace-3"))
+        if supplier_order_id in self.returns_asked:
+            return Rejected(422, Problem("OrderNotSupported", "A return was requested already.", "trace-4"))
+        keys = [key for line in order.lines for key in line.keys]
+        if keys and all(key.state is not SupplierKeyState.DELIVERED for key in keys):
+            return Rejected(422, Problem("NoKeysToReturn", "There are no keys to return.", "trace-5"))
+        self.returns_asked.append(supplier_order_id)
+        return TakenReturn(keys)
+
+    async def changed_products(self, product_ids: Sequence[str], *, since: datetime | None) -> Sequence[Product]:
+        self._answer_or_raise()
+        known = [self.products[product_id] for product_id in product_ids if product_id in self.products]
+        return [each for each in known if since is None or each.update_time is None or each.update_time >= since]
+
+    async def read_balance(self) -> int:
+        self._answer_or_raise()
+        assert self.health.balance_cents is not None
+        return self.health.balance_cents
+
+    def _answer_or_raise(self) -> None:
+        if self.away:
+            raise SupplierUnavailable("the supplier failed: 503")
+
     async def read_product(self, product_id: str) -> Product | None:
+        self._answer_or_raise()
         return self.products.get(product_id)
 
     async def check(self) -> SupplierHealth:
         return self.health
+
+
+class FakeSchedule:
+    """One schedule for any number of replicas, without a wait between asking and knowing."""
+
+    def __init__(self, clock: SimulatedClock | SystemClock, *, per_second: float, patience: float = 5.0) -> None:
+        self._clock = clock
+        self._interval = timedelta(seconds=1 / per_second)
+        self._patience = timedelta(seconds=patience)
+        self._next = datetime.min.replace(tzinfo=UTC)
+        self.reservations = 0
+
+    async def reserve(self, wanted: int) -> Slots:
+        self.reservations += 1
+        now = self._clock.now()
+        first = max(self._next, now)
+        count = min(wanted, max(0, 1 + (now + self._patience - first) // self._interval))
+        self._next = first + count * self._interval
+        return Slots(count, first - now, self._interval)
+
+    async def hold(self, wait: timedelta) -> None:
+        self._next = max(self._next, self._clock.now() + wait)
+
+
+def a_turnstile(clock: SimulatedClock | SystemClock, *, concurrency: int = 8, per_second: float = 1000.0) -> Turnstile:
+    schedule = FakeSchedule(clock, per_second=per_second)
+    return Turnstile(clock, schedule, Breaker(clock, lambda: 0.5), concurrency=concurrency)
+
+
+def _most_cents(row: Row) -> int:
+    return row.purchase.intent.quantity * row.purchase.intent.max_unit_cents
+
+
+def _fits(order: SupplierOrder, wanted: OrderFilter) -> bool:
+    told = order.create_time
+    return (
+        wanted.external_id in {"", order.external_id}
+        and wanted.supplier_order_id in {"", order.supplier_order_id}
+        and (not wanted.product_id or any(line.product_id == wanted.product_id for line in order.lines))
+        and wanted.state in {None, order.state}
+        and wanted.preorder in {None, order.preorder}
+        and (wanted.start_time is None or told is None or told >= wanted.start_time)
+        and (wanted.end_time is None or told is None or told < wanted.end_time)
+    )
+
+
+class FakeWebhooks:
+    """Keeps webhooks in memory; orders named in `ours` are ours, products in `bought` were bought."""
+
+    def __init__(self, *ours: str, bought: Sequence[str] = ()) -> None:
+        self.ours = set(ours)
+        self.bought = set(bought)
+        self.kept: dict[str, Webhook] = {}
+        self.hurried: list[str] = []
+        self.replayed: dict[str, bytes] = {}
+
+    async def take(self, connection: AsyncConnection, receipts: Sequence[Receipt]) -> Sequence[WebhookOutcome]:  # noqa: ARG002 # the port's
+        return [self._take(receipt) for receipt in receipts]
+
+    def _take(self, receipt: Receipt) -> WebhookOutcome:
+        about = receipt.product_id or receipt.supplier_order_id
+        told = [
+            webhook.receipt.told_time
+            for webhook in self.kept.values()
+            if (webhook.receipt.product_id or webhook.receipt.supplier_order_id) == about
+        ]
+        latest = max((time for time in told if time is not None), default=None)
+        outcome = WebhookOutcome.STALE if is_stale(receipt.told_time, latest) else self._hurry(receipt)
+        self.kept.setdefault(receipt.event_id, Webhook(receipt.event_id, receipt, outcome, None))
+        return outcome
+
+    def _hurry(self, receipt: Receipt) -> WebhookOutcome:
+        about = {receipt.supplier_order_id, receipt.external_id}
+        if not (about & self.ours or receipt.product_id in self.bought):
+            return WebhookOutcome.UNRELATED
+        self.hurried.append(receipt.product_id or receipt.supplier_order_id)
+        return WebhookOutcome.HURRIED
+
+    async def page(self, wanted: WebhookFilter, *, size: int, before: tuple[datetime, str] | None) -> Sequence[Webhook]:
+        found = [
+            webhook
+            for webhook in sorted(
+                self.kept.values(), key=lambda each: (each.receipt.receive_time, each.webhook_id), reverse=True
+            )
+            if wanted.event_name in {"", webhook.receipt.event_name}
+            and wanted.supplier_order_id in {"", webhook.receipt.supplier_order_id}
+            and wanted.external_id in {"", webhook.receipt.external_id}
+            and wanted.outcome in {None, webhook.outcome}
+            and (before is None or (webhook.receipt.receive_time, webhook.webhook_id) < before)
+        ]
+        return found[:size]
+
+    async def replay(self, order: ReplayOrder) -> Webhook | None:
+        webhook = self.kept.get(order.webhook_id)
+        if webhook is None:
+            return None
+        if self.replayed.setdefault(order.request_id, order.digest) != order.digest:
+            raise RequestIdReused("request_id: was used with another body")
+        outcome = self._hurry(webhook.receipt)
+        self.kept[order.webhook_id] = replace(webhook, outcome=outcome, replay_time=EPOCH)
+        return self.kept[order.webhook_id]
+
+    async def last_time(self) -> datetime | None:
+        return max((webhook.receipt.receive_time for webhook in self.kept.values()), default=None)
 
 
 class FakeVault:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from chassis.errors import ServiceUnavailable
 from kinguin_gateway.buying import MOST_SECONDS, Buyer
+from kinguin_gateway.checking import Checker
 from kinguin_gateway.domain.guard import Bounds, Rejected, Unreadable
 from kinguin_gateway.domain.looking import Pace
 from kinguin_gateway.domain.purchase import Problem, Purchase, PurchaseState
@@ -29,7 +30,14 @@ class World:
         self.purchases, self.supplier = FakePurchases(), FakeSupplier()
         self.supplier.next_mood = lambda: Mood(**mood)
         settler = Settler(self.purchases, self.supplier, bounds=BOUNDS, pace=PACE, chance=lambda: 0.5)
-        self.buyer = Buyer(self.purchases, self.supplier, settler, clock=self.supplier.clock, window=WINDOW)
+        self.buyer = Buyer(
+            self.purchases,
+            self.supplier,
+            settler,
+            Checker(self.supplier, self.supplier.clock),
+            clock=self.supplier.clock,
+            window=WINDOW,
+        )
 
     async def place(self) -> Purchase:
         return await self.buyer.place(INTENT, REQUEST_ID)
@@ -86,7 +94,7 @@ def test_an_unclear_answer_is_a_doubt_and_its_reason_is_kept(reply: Unreadable |
     simulate(doubtful(world))
     assert world.state() is PurchaseState.IN_DOUBT
     row = world.purchases.rows[INTENT.external_id]
-    assert ("not JSON" if isinstance(reply, Unreadable) else "500 Error bad day (trace trace-9)") in row.doubt
+    assert ("not JSON" if isinstance(reply, Unreadable) else "500 Error bad day (trace trace-9)") in row.purchase.doubt
 
 
 def test_an_unclear_answer_to_an_order_that_was_taken_finds_it_at_once() -> None:

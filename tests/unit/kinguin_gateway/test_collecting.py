@@ -12,7 +12,7 @@ from chassis.secret import SecretBytes
 from kinguin_gateway.collecting import MOST_NEW_KEYS, Collection, Collector
 from kinguin_gateway.domain.purchase import Intent, Purchase, PurchaseState, SupplierOrder, SupplierOrderState
 from kinguin_gateway.errors import KeyUnreadable, PurchaseNotPlaced, PurchaseUnknown
-from kinguin_gateway.ports import SuppliedKey
+from kinguin_gateway.ports.supplier import SuppliedKey
 
 from tests.unit.kinguin_gateway.fakes import (
     INTENT,

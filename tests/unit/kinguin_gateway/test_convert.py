@@ -1,5 +1,5 @@
 import uuid
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -8,16 +8,15 @@ from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.type.v1.money_pb2 import Money
 from kinguin_gateway.collecting import Collection
 from kinguin_gateway.convert import (
-    MOST_QUANTITY,
-    check_to_proto,
+    PlaceRequest,
     collect_from_proto,
     collection_to_proto,
     external_id_from_proto,
-    intent_from_proto,
-    product_id_from_proto,
-    product_to_proto,
+    place_from_proto,
     purchase_to_proto,
 )
+from kinguin_gateway.convert_account import check_to_proto
+from kinguin_gateway.convert_products import product_id_from_proto, product_to_proto
 from kinguin_gateway.domain.purchase import (
     KeyRef,
     Offer,
@@ -26,12 +25,14 @@ from kinguin_gateway.domain.purchase import (
     PurchaseState,
     SupplierOrderState,
 )
-from kinguin_gateway.ports import SupplierHealth
+from kinguin_gateway.domain.switching import BuyingStatus, PauseCause
+from kinguin_gateway.ports.supplier import SupplierHealth
 from kinguin_gateway.reading import Check
 
 from tests.unit.kinguin_gateway.fakes import INTENT
 from tests.unit.simulated import EPOCH
 
+BUYING = BuyingStatus(PauseCause.UNAUTHORIZED, "not let in", EPOCH, 3)
 REQUEST_ID = str(uuid.uuid5(uuid.NAMESPACE_URL, "request"))
 
 
@@ -58,9 +59,16 @@ def faulty_fields(error: InvalidRequest) -> list[str]:
 
 
 def test_a_good_request_to_buy_is_read_whole() -> None:
-    assert intent_from_proto(place_message()) == (INTENT, REQUEST_ID)
-    intent, _ = intent_from_proto(place_message(offer_id="offer-1", key_type="text", quantity=MOST_QUANTITY))
-    assert (intent.offer_id, intent.key_type, intent.quantity) == ("offer-1", "text", MOST_QUANTITY)
+    assert place_from_proto(place_message()) == PlaceRequest(INTENT, REQUEST_ID, "")
+    place = place_from_proto(place_message(offer_id="offer-1", key_type="text", quantity=9, country_code="AT"))
+    assert (place.intent.offer_id, place.intent.key_type, place.intent.quantity) == ("offer-1", "text", 9)
+    assert place.country_code == "AT"
+
+
+@pytest.mark.parametrize("quantity", [10, 1000])
+def test_k28_k29_many_keys_are_bought_of_one_offer(quantity: int) -> None:
+    place = place_from_proto(place_message(quantity=quantity, offer_id="offer-1"))
+    assert place.intent.quantity == quantity
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,10 @@ def test_a_good_request_to_buy_is_read_whole() -> None:
         ("offer_id", {"offer_id": "a b"}),
         ("quantity", {"quantity": 0}),
         ("quantity", {"quantity": -1}),
-        ("quantity", {"quantity": MOST_QUANTITY + 1}),
+        ("quantity", {"quantity": 1001, "offer_id": "offer-1"}),
+        ("offer_id", {"quantity": 10}),
+        ("country_code", {"country_code": "at"}),
+        ("country_code", {"country_code": "AUT"}),
         ("max_unit_price", {"max_unit_price": None}),
         ("max_unit_price.currency_code", {"max_unit_price": Money(currency_code="USD", minor_units=1)}),
         ("max_unit_price.currency_code", {"max_unit_price": Money(currency_code="EURO", minor_units=1)}),
@@ -90,13 +101,13 @@ def test_a_good_request_to_buy_is_read_whole() -> None:
 )
 def test_a_fault_in_a_request_to_buy_names_its_field(field: str, changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as invalid:
-        intent_from_proto(place_message(**changes))
+        place_from_proto(place_message(**changes))
     assert set(faulty_fields(invalid.value)) == {field}
 
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as invalid:
-        intent_from_proto(pb.PlaceOrderRequest())
+        place_from_proto(pb.PlaceOrderRequest())
     assert set(faulty_fields(invalid.value)) == {
         "request_id", "external_id", "order_id", "item_id", "product_id", "quantity", "max_unit_price"
     }  # fmt: skip
@@ -165,7 +176,11 @@ def test_a_product_without_offers_is_told_by_its_own_price(available: int, price
 
 def test_a_check_is_told_with_its_latency() -> None:
     health = SupplierHealth(reachable=True, authorized=False, detail="not let in")
-    message = check_to_proto(Check(health, timedelta(milliseconds=250)))
+    message = check_to_proto(
+        Check(health, timedelta(milliseconds=250), BUYING, breaker_open=True, last_webhook_time=EPOCH)
+    )
     assert (message.reachable, message.authorized, message.detail) == (True, False, "not let in")
     assert not message.HasField("balance")
     assert message.latency.ToTimedelta() == timedelta(milliseconds=250)
+    assert (message.breaker_open, message.last_webhook_time.ToDatetime(UTC)) == (True, EPOCH)
+    assert (message.buying.paused, message.buying.cause) == (True, pb.PAUSE_CAUSE_UNAUTHORIZED)

@@ -15,13 +15,14 @@ from chassis.errors import KeyferryError, ServiceUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kinguin_gateway.buying import Buyer
+from kinguin_gateway.checking import Checker
 from kinguin_gateway.domain import guard
 from kinguin_gateway.domain.guard import AnswerKind, Bounds, Lookup, Outcome, Rejected
 from kinguin_gateway.domain.looking import Pace
 from kinguin_gateway.domain.purchase import Problem, PurchaseState
 from kinguin_gateway.errors import PurchaseRefused
 from kinguin_gateway.looking import Watcher
-from kinguin_gateway.ports import SendWindow
+from kinguin_gateway.ports.supplier import SendWindow
 from kinguin_gateway.settling import Settler
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Mood, Row
@@ -128,7 +129,8 @@ class History:
 
     def buyer(self) -> Buyer:
         clock = self.supplier.clock
-        return Buyer(self.purchases, self.supplier, self.settler(), clock=clock, window=WINDOW)
+        checker = Checker(self.supplier, clock)
+        return Buyer(self.purchases, self.supplier, self.settler(), checker, clock=clock, window=WINDOW)
 
 
 async def live(history: History) -> None:

@@ -2,11 +2,21 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from chassis.clock import SystemClock
+from kinguin_gateway.breaker import Breaker
 from kinguin_gateway.domain.purchase import Product, Purchase, PurchaseState, SupplierOrderState
 from kinguin_gateway.errors import ProductUnknown, PurchaseUnknown
 from kinguin_gateway.reading import Reader
 
-from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Row, an_order
+from tests.unit.kinguin_gateway.fakes import (
+    INTENT,
+    REQUEST_ID,
+    FakePurchases,
+    FakeSupplier,
+    FakeWebhooks,
+    Row,
+    an_order,
+)
 from tests.unit.simulated import EPOCH
 
 PLACED = Purchase(
@@ -28,7 +38,8 @@ def supplier() -> FakeSupplier:
 
 @pytest.fixture
 def reader(purchases: FakePurchases, supplier: FakeSupplier) -> Reader:
-    return Reader(purchases, supplier, supplier.clock)
+    breaker = Breaker(supplier.clock, lambda: 0.5)
+    return Reader(purchases, supplier, purchases, FakeWebhooks(), breaker, clock=SystemClock())
 
 
 async def test_a_purchase_is_shown_as_the_supplier_has_it_now(reader: Reader, supplier: FakeSupplier) -> None:

@@ -18,6 +18,7 @@ from fulfillment.ports import (
     Collected,
     InDoubt,
     NoAnswer,
+    Paused,
     PlaceAnswer,
     Placed,
     Refused,
@@ -61,11 +62,12 @@ class GrpcSupplier:
             quantity=purchase.quantity,
             max_unit_price=money_to_proto(Money("EUR", item.max_unit_price)),
             key_type=item.key_type,
+            country_code=buying.country_code,
         )
         try:
             placed = (await self._stub.PlaceOrder(request, timeout=PLACE_SECONDS)).purchase
         except KeyferryError as error:
-            return _not_placed(error)
+            return not_placed(error)
         charged = placed.charged_amount.minor_units if placed.HasField("charged_amount") else None
         return Placed(placed.supplier_order_id, placed.product_name, charged)
 
@@ -98,11 +100,14 @@ class GrpcSupplier:
         return True
 
 
-def _not_placed(error: KeyferryError) -> PlaceAnswer:
+def not_placed(error: KeyferryError) -> PlaceAnswer:
+    """Say what an error of PlaceOrder tells about the purchase."""
     if error.reason == "PURCHASE_REFUSED":
         return Refused(error.metadata.get("kind", ""))
     if error.reason == "PURCHASE_IN_DOUBT":
         return InDoubt(error.retry_after)
+    if error.reason == "BUYING_PAUSED":
+        return Paused(error.retry_after)
     # Whatever else: nothing is known that was not known before, and the same question is safe to ask again.
     logger.warning("no answer to a purchase", reason=error.reason)
     return NoAnswer()

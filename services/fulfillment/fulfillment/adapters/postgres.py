@@ -157,7 +157,7 @@ class PostgresOrderTransaction:
         """Lock purchases that are due, each with its order; those that somebody else has are passed over."""
         rows = (
             await self._connection.execute(
-                select(PURCHASE, ORDER.c.customer_id)
+                select(PURCHASE, ORDER.c.customer_id, ORDER.c.country_code)
                 .join(ORDER, ORDER.c.order_id == PURCHASE.c.order_id)
                 .where(PURCHASE.c.run_at <= now)
                 .order_by(PURCHASE.c.run_at)
@@ -170,7 +170,10 @@ class PostgresOrderTransaction:
         wanted = [(row.order_id, row.item_id) for row in rows]
         items = await self._connection.execute(select(ITEM).where(tuple_(ITEM.c.order_id, ITEM.c.item_id).in_(wanted)))
         found = {(item.order_id, item.item_id): item_of(item) for item in items}
-        return [Buying(purchase_of(row), found[row.order_id, row.item_id], row.customer_id) for row in rows]
+        return [
+            Buying(purchase_of(row), found[row.order_id, row.item_id], row.customer_id, row.country_code)
+            for row in rows
+        ]
 
     async def lease(self, purchase: Purchase, *, until: datetime) -> None:
         """Write a claimed purchase; it is due again when the lease ends without an answer."""
@@ -209,6 +212,7 @@ class PostgresOrderTransaction:
             "supplier_order_id": purchase.supplier_order_id,
             "place_time": purchase.place_time,
             "tries": purchase.tries,
+            "park_time": purchase.park_time,
             "run_at": None if run_at is None else case((PURCHASE.c.hastened, now), else_=run_at),
             "lease_until": None,
             "hastened": False,

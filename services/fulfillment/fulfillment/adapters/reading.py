@@ -125,6 +125,7 @@ def purchase_of(row: Row[Any]) -> Purchase:
         supplier_order_id=row.supplier_order_id,
         place_time=row.place_time,
         tries=row.tries,
+        park_time=row.park_time,
     )
 
 

@@ -71,6 +71,7 @@ PURCHASE = Table(
     Column("run_at", _moment),
     Column("lease_until", _moment),
     Column("hastened", Boolean, nullable=False),
+    Column("park_time", _moment),
 )
 
 KEY = Table(

@@ -17,5 +17,7 @@ _ADVANCE = (
 
 
 def fold(parts: Iterable[tuple[State, Reason]], *, empty: State = State.AWAITING_PAYMENT) -> tuple[State, Reason]:
-    """Return the state of the whole and, when a human is needed, the first part's reason."""
-    return min(parts, key=lambda part: _ADVANCE.index(part[0]), default=(empty, Reason.NONE))
+    """Return the state of the whole, and the first reason that a part in this state has."""
+    told = list(parts)
+    state = min((part for part, _ in told), key=_ADVANCE.index, default=empty)
+    return state, next((reason for part, reason in told if part is state and reason), Reason.NONE)

@@ -18,6 +18,8 @@ class Signal(Enum):
     """The supplier said a clear no: nothing was bought."""
     ORDER_IN_DOUBT = auto()
     """It was sent and nobody knows; the same question again settles it."""
+    BUYING_PAUSED = auto()
+    """Nothing was sent: buying is paused, and the purchase has its place in the line."""
     NO_ANSWER = auto()
     """Whom we asked could not say. Nothing is known that was not known before."""
     SOME_KEYS_SEALED = auto()
@@ -51,14 +53,19 @@ class Command(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """Where a purchase goes, what is done then, and why a human is needed if one is."""
+    """Where a purchase goes, what is done then, and why a human is needed or what is waited for; None keeps the why."""
 
     state: State
     commands: tuple[Command, ...] = ()
-    reason: Reason = Reason.NONE
+    reason: Reason | None = Reason.NONE
+
+    def reason_after(self, before: Reason) -> Reason:
+        """Return the why of a purchase that goes here."""
+        return before if self.reason is None else self.reason
 
 
 S, G, C, R, T = State, Signal, Command, Reason, Transition
+KEPT = None
 
 # fmt: off
 TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
@@ -66,11 +73,12 @@ TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
     (S.PENDING,         G.TOO_OLD):          T(S.NEEDS_ATTENTION, reason=R.PURCHASE_TOO_OLD),
 
     # A claim here follows a crash, a doubt or no answer: whether it was sent is for the supplier's side to say.
-    (S.PURCHASING,      G.CLAIMED):          T(S.PURCHASING,      (C.SETTLE_ORDER,)),
+    (S.PURCHASING,      G.CLAIMED):          T(S.PURCHASING,      (C.SETTLE_ORDER,), reason=KEPT),
     (S.PURCHASING,      G.ORDER_PLACED):     T(S.AWAITING_KEYS),
     (S.PURCHASING,      G.ORDER_REFUSED):    T(S.NEEDS_ATTENTION, reason=R.PURCHASE_REFUSED),
     (S.PURCHASING,      G.ORDER_IN_DOUBT):   T(S.PURCHASING),
-    (S.PURCHASING,      G.NO_ANSWER):        T(S.PURCHASING),
+    (S.PURCHASING,      G.BUYING_PAUSED):    T(S.PURCHASING,      reason=R.BUYING_PAUSED),
+    (S.PURCHASING,      G.NO_ANSWER):        T(S.PURCHASING,      reason=KEPT),
     (S.PURCHASING,      G.TOO_OLD):          T(S.NEEDS_ATTENTION, reason=R.PURCHASE_TOO_OLD),
 
     (S.AWAITING_KEYS,   G.CLAIMED):          T(S.AWAITING_KEYS,   (C.COLLECT_KEYS,)),
@@ -92,6 +100,7 @@ _KNOWN_BY = {
     Signal.ORDER_PLACED: {S.AWAITING_KEYS, S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.ORDER_REFUSED: {S.NEEDS_ATTENTION},
     Signal.ORDER_IN_DOUBT: {S.AWAITING_KEYS, S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
+    Signal.BUYING_PAUSED: {S.AWAITING_KEYS, S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.NO_ANSWER: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.SOME_KEYS_SEALED: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},
     Signal.ALL_KEYS_SEALED: {S.READY, S.DELIVERED, S.NEEDS_ATTENTION},

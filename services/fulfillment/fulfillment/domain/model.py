@@ -25,9 +25,10 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a human is needed. Each has its row in docs/errors.md."""
+    """Why a human is needed, or what is waited for. Each has its row in docs/errors.md."""
 
     NONE = ""
+    BUYING_PAUSED = "BUYING_PAUSED"
     PAYMENT_MISMATCH = "PAYMENT_MISMATCH"
     PURCHASE_REFUSED = "PURCHASE_REFUSED"
     PURCHASE_TOO_OLD = "PURCHASE_TOO_OLD"
@@ -103,6 +104,13 @@ class Purchase:
     supplier_order_id: str = ""
     place_time: datetime | None = None
     tries: int = 0
+    park_time: datetime | None = None
+    """When buying was first put off. It stays, so that being put off again does not begin a new wait."""
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it waits for buying to go on. Nothing was sent then."""
+        return self.reason is Reason.BUYING_PAUSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ MOST_AGE: Mapping[State, timedelta] = {
     State.PURCHASING: timedelta(hours=6),
     State.AWAITING_KEYS: timedelta(days=400),
 }
+# A parked purchase waits as one that is pending does: nothing of it was sent.
+MOST_PARKED = MOST_AGE[State.PENDING]
 
 _FIRST_WAIT = timedelta(seconds=0.3)
 _LONGEST_WAIT = timedelta(minutes=5)
@@ -54,8 +56,10 @@ def judge_payments(total: Amount, payments: Sequence[Amount]) -> Paid:
 
 def signal_on_claim(purchase: Purchase, now: datetime) -> Signal:
     """Return what claiming a purchase means: time to act, or too late to go on without a human."""
-    limit = MOST_AGE.get(purchase.state)
-    return Signal.TOO_OLD if limit is not None and now - purchase.state_time > limit else Signal.CLAIMED
+    since, limit = purchase.state_time, MOST_AGE.get(purchase.state)
+    if purchase.is_parked:
+        since, limit = purchase.park_time or since, MOST_PARKED
+    return Signal.TOO_OLD if limit is not None and now - since > limit else Signal.CLAIMED
 
 
 def wait_after(tries: int, *, at_least: timedelta | None = None, jitter: float) -> timedelta:

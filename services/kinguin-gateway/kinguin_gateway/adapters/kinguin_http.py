@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import httpx
-from chassis.clock import Clock
 from chassis.deadline import remaining
 from chassis.failpoints import failpoint
 from chassis.tracing import span
@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind
 from kinguin_gateway.adapters.kinguin_json import (
     UnreadableAnswer,
     balance_from_json,
+    key_states_from_json,
     keys_from_json,
     order_from_json,
     order_page_from_json,
@@ -30,13 +31,21 @@ from kinguin_gateway.adapters.kinguin_json import (
     parse_json,
     problem_from_json,
     product_from_json,
+    products_from_json,
 )
 from kinguin_gateway.domain.guard import Lookup, NoAnswer, NotSent, Rejected, Reply, Taken, Unreadable
 from kinguin_gateway.domain.purchase import Intent, Product, SupplierOrder
+from kinguin_gateway.domain.returning import ReturnReply, TakenReturn
 from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
 from kinguin_gateway.metrics import SUPPLIER_SECONDS
 from kinguin_gateway.pacing import Turnstile
-from kinguin_gateway.ports import SendWindow, SuppliedKey, SupplierHealth
+from kinguin_gateway.ports.supplier import (
+    KEYS_PAGE,
+    OrderFilter,
+    SendWindow,
+    SuppliedKey,
+    SupplierHealth,
+)
 
 PAGE = 100
 # A page of a hundred picture keys is the largest answer there is; what is larger is none of the supplier's.
@@ -45,6 +54,7 @@ MOST_BYTES = 8 * 1024 * 1024
 # Above these a listing has no end, which is the supplier's mistake and must not become our loop.
 MOST_SEARCH_PAGES = 20
 MOST_KEY_PAGES = 40
+MOST_LISTED_PAGES = 10_000
 # A connection that the supplier closes while we send on it makes a purchase doubtful; let go of idle ones before.
 KEEP_ALIVE_SECONDS = 4.0
 CONNECT_SECONDS = 5.0
@@ -53,6 +63,10 @@ USER_AGENT = "keyferry/1.0"
 _OK = range(200, 300)
 _NOT_FOUND = 404
 _NOT_LET_IN = frozenset({401, 403})
+_TOO_MANY_REQUESTS, _SERVICE_UNAVAILABLE = 429, 503
+_FAILED = frozenset({"no answer", "5xx"})
+_HOLD_UNTOLD = timedelta(seconds=1)
+_MOST_DIGITS = 6
 T = TypeVar("T")
 
 
@@ -92,7 +106,7 @@ class _Order:
 
 
 class KinguinHttp:
-    """Implements `kinguin_gateway.ports.Supplier`."""
+    """Implements `kinguin_gateway.ports.supplier.Supplier`."""
 
     def __init__(self, client: httpx.AsyncClient, turnstile: Turnstile, *, call_limit: timedelta) -> None:
         self._client = client
@@ -102,10 +116,9 @@ class KinguinHttp:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, base: str, *, api_key: str, auth: str, clock: Clock, limits: tuple[int, float], call_limit: timedelta
+        cls, base: str, *, api_key: str, auth: str, turnstile: Turnstile, concurrency: int, call_limit: timedelta
     ) -> AsyncIterator["KinguinHttp"]:
-        """Make a pool; `limits` are the most calls open at one time and the most begun per second."""
-        concurrency, per_second = limits
+        """Make a pool of at most `concurrency` connections; the turnstile says when each may be used."""
         # At its usual level it would write every URL.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         shown = {"x-api-key": api_key} if auth == "x-api-key" else {"authorization": f"Bearer {api_key}"}
@@ -122,16 +135,15 @@ class KinguinHttp:
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             follow_redirects=False,
         ) as client:
-            turnstile = Turnstile(clock, concurrency=concurrency, per_second=per_second)
             yield cls(client, turnstile, call_limit=call_limit)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """See the port."""
-        return self._turnstile.turn()
+        return self._turnstile.turn(read=False)
 
-    async def place_order(self, intent: Intent, window: SendWindow) -> Reply:
+    async def place_order(self, intent: Intent, window: SendWindow, *, unit_cents: int | None = None) -> Reply:
         """See the port."""
-        order = _Order(body := order_to_json(intent), window)
+        order = _Order(body := order_to_json(intent, unit_cents), window)
         headers = {"content-type": "application/json", "content-length": str(len(body))}
         try:
             await failpoint("kinguin_gateway.before_place_order")
@@ -171,15 +183,63 @@ class KinguinHttp:
         path = f"v1/order/{quote(supplier_order_id, safe='')}"
         return await self._read_or_none("read_order", path, order_from_json)
 
-    async def key_pages(self, supplier_order_id: str) -> AsyncIterator[Sequence[SuppliedKey]]:
+    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncIterator[Sequence[SuppliedKey]]:
         """See the port."""
         path = f"v2/order/{quote(supplier_order_id, safe='')}/keys"
-        for page in range(1, MOST_KEY_PAGES + 1):
-            query = {"page": page, "limit": PAGE}
+        for page in range(first, first + MOST_KEY_PAGES):
+            query = {"page": page, "limit": KEYS_PAGE}
             keys = await self._read("list_keys", path, keys_from_json, query=query, most_bytes=MOST_KEYS_BYTES)
-            yield keys
-            if len(keys) < PAGE:
+            if not keys:
                 return
+            yield keys
+
+    async def search_orders(self, wanted: OrderFilter) -> AsyncIterator[Sequence[SupplierOrder]]:
+        """See the port. What the supplier's filters cannot say is filtered here."""
+        query = {name: value for name, value in _search_query(wanted).items() if value}
+        for page in range(1, MOST_LISTED_PAGES + 1):
+            page_query = {**query, "page": page, "limit": PAGE}
+            orders, _ = await self._read("search_orders", "v1/order", order_page_from_json, query=page_query)
+            yield [order for order in orders if _is_before(order, wanted.end_time)]
+            if len(orders) < PAGE:
+                return
+
+    async def return_keys(self, supplier_order_id: str) -> ReturnReply:
+        """See the port."""
+        path = f"v2/order/{quote(supplier_order_id, safe='')}/keys/return"
+        try:
+            await failpoint("kinguin_gateway.before_return_keys")
+            async with self._turnstile.turn(read=False):
+                request = self._client.build_request("POST", path)
+                async with asyncio.timeout(remaining(self._call_seconds)):
+                    answer = await self._exchange("return_keys", request, MOST_BYTES)
+            await failpoint("kinguin_gateway.after_return_keys")
+        except _TooLarge:
+            return Unreadable("the answer is too large")
+        except (SupplierUnavailable, httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return NotSent(type(error).__name__)
+        except Exception as error:  # noqa: BLE001 # whatever went wrong, it may have been sent
+            return NoAnswer(type(error).__name__)
+        try:
+            content = parse_json(answer.body)
+            if answer.status in _OK:
+                return TakenReturn(key_states_from_json(content))
+            return Rejected(answer.status, problem_from_json(answer.status, content))
+        except UnreadableAnswer as error:
+            return Unreadable(f"status {answer.status}, {error}")
+
+    async def changed_products(self, product_ids: Sequence[str], *, since: datetime | None) -> Sequence[Product]:
+        """See the port."""
+        query: dict[str, Any] = {"productId": ",".join(product_ids[:PAGE]), "limit": PAGE}
+        if since is not None:
+            query["updatedSince"] = _moment_to_query(since)
+        return await self._read("changed_products", "v1/products", products_from_json, query=query)
+
+    async def read_balance(self) -> int:
+        """See the port."""
+        balance = await self._read("read_balance", "v1/balance", balance_from_json)
+        if balance is None:
+            raise SupplierUnavailable("the supplier's answer is unreadable: balance: missing or no number")
+        return balance
 
     async def read_product(self, product_id: str) -> Product | None:
         """See the port."""
@@ -214,7 +274,7 @@ class KinguinHttp:
         most_bytes: int = MOST_BYTES,
     ) -> T:
         await failpoint(f"kinguin_gateway.before_{operation}")
-        async with self._turnstile.turn():
+        async with self._turnstile.turn(read=True):
             request = self._client.build_request("GET", path, params=query)
             try:
                 async with asyncio.timeout(remaining(self._call_seconds)):
@@ -238,9 +298,53 @@ class KinguinHttp:
                 finally:
                     await response.aclose()
             outcome = f"{answer.status // 100}xx"
+            if (wait := wait_asked_for(answer.status, response.headers.get("retry-after"))) is not None:
+                await self._turnstile.hold(wait)
             return answer
         finally:
+            self._turnstile.note(answered=outcome not in _FAILED)
             SUPPLIER_SECONDS.labels(operation, outcome).observe(time.perf_counter() - began)
+
+
+def wait_asked_for(status: int, retry_after: str | None) -> timedelta | None:
+    """Return how long the supplier wants to be left alone (RFC 9110, 10.2.3: seconds, or a date); None: not at all.
+
+    Only too many requests ask for it without saying how long.
+    """
+    if status == _TOO_MANY_REQUESTS:
+        return _hold(retry_after) or _HOLD_UNTOLD
+    return _hold(retry_after) if status == _SERVICE_UNAVAILABLE else None
+
+
+def _hold(retry_after: str | None) -> timedelta | None:
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdecimal():
+        return timedelta(seconds=int(text[:_MOST_DIGITS]))
+    try:
+        return max(parsedate_to_datetime(text) - datetime.now(UTC), timedelta(0))
+    except (ValueError, TypeError):
+        return None
+
+
+def _search_query(wanted: OrderFilter) -> dict[str, str]:
+    preorder = {None: "", True: "yes", False: "no"}[wanted.preorder]
+    return {
+        "orderExternalId": wanted.external_id,
+        "orderId": wanted.supplier_order_id,
+        "productId": wanted.product_id,
+        "status": "" if wanted.state is None else wanted.state.value,
+        "isPreorder": preorder,
+        "createdAtFrom": "" if wanted.start_time is None else _moment_to_query(wanted.start_time),
+        "createdAtTo": "" if wanted.end_time is None else _moment_to_query(wanted.end_time),
+    }
+
+
+def _moment_to_query(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _is_before(order: SupplierOrder, end_time: datetime | None) -> bool:
+    return end_time is None or order.create_time is None or order.create_time < end_time
 
 
 def _session(concurrency: int) -> aiohttp.ClientSession:

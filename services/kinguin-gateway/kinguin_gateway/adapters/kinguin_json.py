@@ -19,17 +19,21 @@ from pydantic.alias_generators import to_camel
 from kinguin_gateway.domain.purchase import (
     Intent,
     Offer,
+    OrderKey,
     OrderLine,
     Problem,
     Product,
+    SupplierKeyState,
     SupplierOrder,
     SupplierOrderState,
+    Tier,
 )
-from kinguin_gateway.ports import SuppliedKey
+from kinguin_gateway.ports.supplier import SuppliedKey
 
 TEXT = "text/plain"
 PICTURES = frozenset({"image/jpeg", "image/png", "image/gif"})
-_DELIVERED = "DELIVERED"
+# Levels of a wholesale offer, and the number of keys from which each holds (K31).
+TIER_QUANTITIES = {1: 10, 2: 50, 3: 100, 4: 500}
 # Enough for a sentence and a trace id; an error page of a proxy is neither.
 _MOST_PROBLEM_CHARACTERS = 500
 _UNAUTHORIZED = 401
@@ -73,6 +77,8 @@ class _Line(_Shape):
     offer_id: str | None = None
     qty: int | None = None
     name: str | None = None
+    is_preorder: bool | None = None
+    release_date: str | None = None
     keys: list[_KeyState] | None = None
 
 
@@ -80,8 +86,11 @@ class _Order(_Shape):
     order_id: str = Field(min_length=1)
     order_external_id: str | None = None
     status: str
+    total_price: Amount = None
     payment_price: Amount = None
     total_qty: int | None = None
+    is_preorder: bool | None = None
+    preorder_release_date: str | None = None
     created_at: str | None = None
     products: _Many[_Line] = Field(default_factory=list)
 
@@ -98,10 +107,25 @@ class _Key(_Shape):
     product_id: str | None = None
 
 
+class _Tier(_Shape):
+    level: int
+    price: Amount = None
+
+
+class _Wholesale(_Shape):
+    enabled: bool | None = None
+    tiers: _Many[_Tier] = Field(default_factory=list)
+
+
 class _Offer(_Shape):
+    offer_id: str | None = None
     price: Amount = None
     qty: int | None = None
+    text_qty: int | None = None
     available_qty: int | None = None
+    available_text_qty: int | None = None
+    merchant_name: str | None = None
+    wholesale: _Wholesale | None = None
 
 
 class _Product(_Shape):
@@ -110,9 +134,17 @@ class _Product(_Shape):
     price: Amount = None
     qty: int | None = None
     is_preorder: bool | None = None
+    release_date: str | None = None
+    platform: str | None = None
+    regional_limitations: str | None = None
     country_limitation: _Many[str] = Field(default_factory=list)
     activation_details: str | None = None
     offers: _Many[_Offer] = Field(default_factory=list)
+    updated_at: str | None = None
+
+
+class _ProductPage(_Shape):
+    results: list[_Product]
 
 
 class _Balance(_Shape):
@@ -120,6 +152,7 @@ class _Balance(_Shape):
 
 
 _KEYS = TypeAdapter(list[_Key])
+_KEY_STATES = TypeAdapter(list[_KeyState])
 M = TypeVar("M", bound=_Shape)
 
 
@@ -168,7 +201,16 @@ def _order(order: _Order) -> SupplierOrder:
         total_quantity=order.total_qty,
         charged_cents=cents_up(order.payment_price),
         create_time=_moment(order.created_at),
+        total_cents=cents_up(order.total_price),
+        preorder=bool(order.is_preorder) or any(line.is_preorder for line in order.products),
+        release_time=_release(order),
     )
+
+
+def _release(order: _Order) -> datetime | None:
+    """Return when a pre-order is released: told of the order, or of its lines (K39)."""
+    told = (order.preorder_release_date, *(line.release_date for line in order.products))
+    return next((moment for text in told if (moment := _moment(text)) is not None), None)
 
 
 def _order_state(status: str) -> SupplierOrderState:
@@ -178,8 +220,22 @@ def _order_state(status: str) -> SupplierOrderState:
 
 
 def _line(line: _Line) -> OrderLine:
-    delivered = None if line.keys is None else sum(key.status.upper() == _DELIVERED for key in line.keys)
-    return OrderLine(line.product_id, line.offer_id, line.qty, line.name or "", delivered)
+    keys = [_key_state(key) for key in line.keys or ()]
+    delivered = None if line.keys is None else sum(key.state is SupplierKeyState.DELIVERED for key in keys)
+    return OrderLine(line.product_id, line.offer_id, line.qty, line.name or "", delivered, keys)
+
+
+def _key_state(key: _KeyState) -> OrderKey:
+    known = {state.value: state for state in SupplierKeyState}
+    return OrderKey(key.id, known.get(key.status.upper()))
+
+
+def key_states_from_json(content: object) -> Sequence[OrderKey]:
+    """Read the states of keys under return. Raises UnreadableAnswer."""
+    try:
+        return [_key_state(key) for key in _KEY_STATES.validate_python(content)]
+    except ValidationError as error:
+        raise _unreadable(error) from None
 
 
 def keys_from_json(content: object) -> Sequence[SuppliedKey]:
@@ -213,7 +269,15 @@ def _key_value(content_type: str, serial: str) -> SecretBytes | None:
 
 def product_from_json(content: object) -> Product:
     """Read a product. Raises UnreadableAnswer."""
-    product = _read(_Product, content)
+    return _product(_read(_Product, content))
+
+
+def products_from_json(content: object) -> Sequence[Product]:
+    """Read one page of products. Raises UnreadableAnswer."""
+    return [_product(product) for product in _read(_ProductPage, content).results]
+
+
+def _product(product: _Product) -> Product:
     return Product(
         product_id=product.product_id,
         name=product.name,
@@ -223,13 +287,36 @@ def product_from_json(content: object) -> Product:
         excluded_countries=[code.upper() for code in product.country_limitation],
         activation_details=product.activation_details or "",
         offers=[_offer(offer) for offer in product.offers],
+        platform=product.platform or "",
+        region=product.regional_limitations or "",
+        release_time=_moment(product.release_date),
+        update_time=_moment(product.updated_at),
     )
 
 
 def _offer(offer: _Offer) -> Offer:
     # `qty` only promises (K14); it counts where the supplier does not say what is there.
     available = offer.qty if offer.available_qty is None else offer.available_qty
-    return Offer(cents_up(offer.price), available or 0)
+    text = offer.text_qty if offer.available_text_qty is None else offer.available_text_qty
+    return Offer(
+        cents_up(offer.price),
+        available or 0,
+        offer_id=offer.offer_id or "",
+        merchant_name=offer.merchant_name or "",
+        available_text=text or 0,
+        tiers=_tiers(offer.wholesale),
+    )
+
+
+def _tiers(wholesale: _Wholesale | None) -> Sequence[Tier]:
+    if wholesale is None or not wholesale.enabled:
+        return ()
+    told = [
+        Tier(TIER_QUANTITIES[tier.level], cents)
+        for tier in wholesale.tiers
+        if tier.level in TIER_QUANTITIES and (cents := cents_up(tier.price)) is not None
+    ]
+    return sorted(told, key=lambda tier: tier.min_quantity)
 
 
 def balance_from_json(content: object) -> int | None:
@@ -259,10 +346,15 @@ def cents_up(amount: Decimal | None) -> int | None:
     return None if amount is None else int((amount * 100).to_integral_value(rounding=ROUND_CEILING))
 
 
-def order_to_json(intent: Intent) -> bytes:
-    """Render an order to be placed. The price is written as an exact decimal, for which `json` has no type."""
+def order_to_json(intent: Intent, unit_cents: int | None = None) -> bytes:
+    """Render an order to be placed, of one line (K20, K21, K33, K36, K47).
+
+    `unit_cents` is the price to accept, the intent's limit unless given. It is written as an exact decimal, for which
+    `json` has no type.
+    """
+    cents = intent.max_unit_cents if unit_cents is None else unit_cents
     fields = [f'"productId":{json.dumps(intent.product_id)}', f'"qty":{intent.quantity}']
-    fields.append(f'"price":{intent.max_unit_cents // 100}.{intent.max_unit_cents % 100:02d}')
+    fields.append(f'"price":{cents // 100}.{cents % 100:02d}')
     if intent.key_type:
         fields.append(f'"keyType":{json.dumps(intent.key_type)}')
     if intent.offer_id:

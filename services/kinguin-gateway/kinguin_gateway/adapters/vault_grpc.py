@@ -4,11 +4,11 @@ import grpc
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
-from kinguin_gateway.ports import KeyToSeal, Sealed
+from kinguin_gateway.ports.vault import KeyToSeal, Sealed
 
 
 class VaultGrpc:
-    """Implements `kinguin_gateway.ports.Vault`."""
+    """Implements `kinguin_gateway.ports.vault.Vault`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = VaultServiceStub(channel)

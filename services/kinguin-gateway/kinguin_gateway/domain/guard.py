@@ -228,10 +228,14 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The purchase was taken: adopt this order. Further orders under the same reference were bought too much."""
+    """The purchase was taken: adopt this order. Further orders under the same reference were bought too much.
+
+    `strange` ones carry our reference but are not what we asked for: a human must look.
+    """
 
     order: SupplierOrder
     surplus: Sequence[SupplierOrder]
+    strange: Sequence[SupplierOrder] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,18 +265,31 @@ def proves_absence(lookup: Lookup, send_deadline: datetime, bounds: Bounds) -> b
     return lookup.complete and not lookup.orders and lookup.start_time > absence_time(send_deadline, bounds)
 
 
-def judge(lookup: Lookup, intent: Intent, send_deadline: datetime, bounds: Bounds) -> Verdict:
-    """Return what a search says about a purchase in doubt. Of several orders the oldest is adopted."""
+def judge(lookup: Lookup, intent: Intent, send_deadline: datetime, bounds: Bounds, *, kept: str = "") -> Verdict:
+    """Return what a search says about a purchase.
+
+    Of several orders the one that the purchase keeps already stays its own, since keys of it may have been sealed;
+    otherwise the oldest is adopted. Every other one that is what we asked for was bought too much.
+    """
     ours = sorted(
         (order for order in lookup.orders if matches(order, intent)),
-        key=lambda order: (order.create_time or _NEVER, order.supplier_order_id),
+        key=lambda order: (
+            order.supplier_order_id != kept,
+            order.create_time or _NEVER,
+            order.supplier_order_id,
+        ),
     )
     if ours:
-        others = [order for order in lookup.orders if order is not ours[0]]
-        return Found(ours[0], surplus=others)
+        strange = [order for order in lookup.orders if not matches(order, intent)]
+        return Found(ours[0], surplus=ours[1:], strange=strange)
     if proves_absence(lookup, send_deadline, bounds):
         return Absent()
     return Unsettled(strange=tuple(lookup.orders))
+
+
+#: Attempts that were all proved not to have been taken. What the supplier never takes is refused in the end.
+MOST_ATTEMPTS = 10
+NEVER_TAKEN = "never_taken"
 
 
 class Step(Enum):

@@ -11,6 +11,8 @@ GROWTH = 1.6
 JITTER = 0.1
 # An absence is proved by a search that begins after the bound, not at it.
 SETTLE_MARGIN = timedelta(milliseconds=100)
+RELEASE_NEAR = timedelta(hours=1)
+LONGEST_RELEASE_GAP = timedelta(days=1)
 _MOST_LOOKS = 64
 
 
@@ -33,6 +35,15 @@ def doubt_gap(wait: timedelta, *, now: datetime, send_deadline: datetime, bounds
     """Return how long to wait before the next search: the usual gap, but never past the moment of proof."""
     until_proof = absence_time(send_deadline, bounds) + SETTLE_MARGIN - now
     return min(wait, until_proof) if until_proof > timedelta(0) else wait
+
+
+def release_gap(wait: timedelta, *, now: datetime, release_time: datetime) -> timedelta:
+    """Return how long to wait for a pre-order (K37): half of what is left until its release, at most a day.
+
+    From an hour before on it is asked for as any other; a date that moves is read at every look.
+    """
+    left = release_time - now
+    return wait if left <= RELEASE_NEAR else max(wait, min(left / 2, LONGEST_RELEASE_GAP))
 
 
 def delivered_count(purchase: Purchase, order: SupplierOrder) -> int:
@@ -65,5 +76,5 @@ def is_finished(purchase: Purchase, order: SupplierOrder, sealed_count: int) -> 
     if order.state is SupplierOrderState.PROCESSING:
         return False
     if order.state is SupplierOrderState.COMPLETED:
-        return sealed_count >= purchase.intent.quantity
+        return sealed_count >= purchase.intent.quantity - order.canceled_count
     return sealed_count >= delivered_count(purchase, order)

@@ -27,6 +27,17 @@ class SupplierOrderState(StrEnum):
     REFUNDED = "refunded"
 
 
+class SupplierKeyState(StrEnum):
+    """The supplier's own six words for the state of a key (K41)."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    DELIVERED = "DELIVERED"
+    RETURNED = "RETURNED"
+    REFUNDED = "REFUNDED"
+    CANCELED = "CANCELED"
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """One chunk of one order line to be bought. Nothing in it ever changes for one external id."""
@@ -52,6 +63,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderKey:
+    """A key as the supplier's order lists it. A state that we do not know is None."""
+
+    supplier_key_id: str
+    state: SupplierKeyState | None
+
+
+@dataclass(frozen=True, slots=True)
 class OrderLine:
     """One line of a supplier's order. What the supplier left out is None; `delivered` counts its delivered keys."""
 
@@ -60,6 +79,7 @@ class OrderLine:
     quantity: int | None
     name: str
     delivered: int | None
+    keys: Sequence[OrderKey] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,9 @@ class SupplierOrder:
     total_quantity: int | None = None
     charged_cents: int | None = None
     create_time: datetime | None = None
+    total_cents: int | None = None
+    preorder: bool = False
+    release_time: datetime | None = None
 
     @property
     def quantity(self) -> int | None:
@@ -89,6 +112,16 @@ class SupplierOrder:
         if not told or None in told:
             return None
         return sum(delivered for delivered in told if delivered is not None)
+
+    @property
+    def keys(self) -> Sequence[OrderKey]:
+        """Its keys, as far as they are listed."""
+        return [key for line in self.lines for key in line.keys]
+
+    @property
+    def canceled_count(self) -> int:
+        """Number of keys that will not come any more, as far as keys are listed."""
+        return sum(key.state is SupplierKeyState.CANCELED for key in self.keys)
 
     @property
     def product_name(self) -> str:
@@ -114,6 +147,10 @@ class Purchase:
     refusal: Problem = Problem()
     looks: int = 0
     revision: int = 0
+    parked: bool = False
+    canceled_count: int = 0
+    release_time: datetime | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +161,30 @@ class KeyRef:
     key_id: str
     content_type: str
     held: bool
+    state: SupplierKeyState = SupplierKeyState.DELIVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A unit price from so many keys of one offer on (K31)."""
+
+    min_quantity: int
+    price_cents: int
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One offer of a product. `available` counts keys that are physically there (K14)."""
+    """One offer of a product. `available` counts keys that are physically there (K14), `available_text` those as text.
+
+    `tiers` is empty where the offer is not sold wholesale.
+    """
 
     price_cents: int | None
     available: int
+    offer_id: str = ""
+    merchant_name: str = ""
+    available_text: int = 0
+    tiers: Sequence[Tier] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +199,10 @@ class Product:
     excluded_countries: Sequence[str]
     activation_details: str
     offers: Sequence[Offer] = ()
+    platform: str = ""
+    region: str = ""
+    release_time: datetime | None = None
+    update_time: datetime | None = None
 
     @property
     def cheapest_cents(self) -> int | None:

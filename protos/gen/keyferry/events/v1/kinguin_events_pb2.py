@@ -23,17 +23,22 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from keyferry.type.v1 import money_pb2 as keyferry_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyferry/events/v1/kinguin_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x16KinguinWebhookReceived\x12\x12\n\nevent_name\x18\x01 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x12\n\nproduct_id\x18\x05 \x01(\t\x12\x12\n\nupdated_at\x18\x06 \x01(\t\x12\x30\n\x0creceive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x13KinguinOrderChanged\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyferry/events/v1/kinguin_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/money.proto\"\xdb\x01\n\x16KinguinWebhookReceived\x12\x12\n\nevent_name\x18\x01 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x12\n\nproduct_id\x18\x05 \x01(\t\x12\x12\n\nupdated_at\x18\x06 \x01(\t\x12\x30\n\x0creceive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x62ody_sha256\x18\x08 \x01(\x0c\"g\n\x13KinguinOrderChanged\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\"@\n\x17KinguinPurchaseReleased\x12\x13\n\x0b\x65xternal_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\"\x9e\x01\n\x15KinguinProductChanged\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12&\n\x05price\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Money\x12\x1a\n\x12\x61vailable_quantity\x18\x03 \x01(\x05\x12-\n\tread_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyferry.events.v1.kinguin_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KINGUINWEBHOOKRECEIVED']._serialized_start=97
-  _globals['_KINGUINWEBHOOKRECEIVED']._serialized_end=295
-  _globals['_KINGUINORDERCHANGED']._serialized_start=297
-  _globals['_KINGUINORDERCHANGED']._serialized_end=400
+  _globals['_KINGUINWEBHOOKRECEIVED']._serialized_start=127
+  _globals['_KINGUINWEBHOOKRECEIVED']._serialized_end=346
+  _globals['_KINGUINORDERCHANGED']._serialized_start=348
+  _globals['_KINGUINORDERCHANGED']._serialized_end=451
+  _globals['_KINGUINPURCHASERELEASED']._serialized_start=453
+  _globals['_KINGUINPURCHASERELEASED']._serialized_end=517
+  _globals['_KINGUINPRODUCTCHANGED']._serialized_start=520
+  _globals['_KINGUINPRODUCTCHANGED']._serialized_end=678
 # @@protoc_insertion_point(module_scope)

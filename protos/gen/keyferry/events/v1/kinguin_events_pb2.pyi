@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from keyferry.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,8 +31,9 @@ class KinguinWebhookReceived(_message.Message):
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    BODY_SHA256_FIELD_NUMBER: _builtins.int
     event_name: _builtins.str
-    """The webhook's name, `order.status` or `product.update`."""
+    """The webhook's name: `order.status`, `order.complete` (older stores) or `product.update`."""
     supplier_order_id: _builtins.str
     """The supplier's order number, for `order.status`."""
     external_id: _builtins.str
@@ -42,6 +44,8 @@ class KinguinWebhookReceived(_message.Message):
     """The supplier's product, for `product.update`."""
     updated_at: _builtins.str
     """The supplier's `updatedAt`, as it was written."""
+    body_sha256: _builtins.bytes
+    """SHA-256 of the body as it came."""
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
         """When the edge took it."""
@@ -56,10 +60,11 @@ class KinguinWebhookReceived(_message.Message):
         product_id: _builtins.str = ...,
         updated_at: _builtins.str = ...,
         receive_time: _timestamp_pb2.Timestamp | None = ...,
+        body_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_name", b"event_name", "external_id", b"external_id", "product_id", b"product_id", "receive_time", b"receive_time", "status", b"status", "supplier_order_id", b"supplier_order_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_sha256", b"body_sha256", "event_name", b"event_name", "external_id", b"external_id", "product_id", b"product_id", "receive_time", b"receive_time", "status", b"status", "supplier_order_id", b"supplier_order_id", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,3 +103,67 @@ class KinguinOrderChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KinguinOrderChanged: _TypeAlias = KinguinOrderChanged  # noqa: Y015
+
+@_typing.final
+class KinguinPurchaseReleased(_message.Message):
+    """A purchase that had to wait may be bought now: buying was resumed, and it is its turn. Subject `kinguin.purchase.released`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    external_id: _builtins.str
+    """Our reference at the supplier."""
+    order_id: _builtins.str
+    """The shop's order."""
+    def __init__(
+        self,
+        *,
+        external_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KinguinPurchaseReleased: _TypeAlias = KinguinPurchaseReleased  # noqa: Y015
+
+@_typing.final
+class KinguinProductChanged(_message.Message):
+    """Price or stock changed of a product that we have bought before. Subject `kinguin.product.changed`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_QUANTITY_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The supplier's product."""
+    available_quantity: _builtins.int
+    """Number of keys that are physically there, over all offers."""
+    @_builtins.property
+    def price(self) -> _money_pb2.Money:
+        """Cheapest unit price, in EUR, rounded up to a cent; absent when nothing is on sale."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was read."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        price: _money_pb2.Money | None = ...,
+        available_quantity: _builtins.int = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "price", b"price", "product_id", b"product_id", "read_time", b"read_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KinguinProductChanged: _TypeAlias = KinguinProductChanged  # noqa: Y015

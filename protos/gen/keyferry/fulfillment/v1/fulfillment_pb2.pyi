@@ -259,7 +259,7 @@ class Fulfillment(_message.Message):
     state: Global___State.ValueType
     """Where the order is: a fold over its lines."""
     reason: _builtins.str
-    """Why a human is needed, UPPER_SNAKE from docs/errors.md; empty unless the state is NEEDS_ATTENTION."""
+    """Why a human is needed, or why the order waits (BUYING_PAUSED); UPPER_SNAKE from docs/errors.md, empty otherwise."""
     @_builtins.property
     def customer(self) -> Global___Customer:
         """The buyer."""
@@ -340,7 +340,7 @@ class Line(_message.Message):
     state: Global___State.ValueType
     """Where the line is: a fold over its purchases."""
     reason: _builtins.str
-    """Why a human is needed; empty unless the state is NEEDS_ATTENTION."""
+    """Why a human is needed, or why it waits; empty otherwise."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
         """The keys that can be opened now."""
@@ -428,7 +428,7 @@ class Purchase(_message.Message):
     state: Global___State.ValueType
     """Where it is."""
     reason: _builtins.str
-    """Why a human is needed; empty unless the state is NEEDS_ATTENTION."""
+    """Why a human is needed, or why it waits; empty otherwise."""
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
         """When the supplier took the order; absent before."""

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from keyferry.type.v1 import actor_pb2 as _actor_pb2
 from keyferry.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -86,6 +87,138 @@ SUPPLIER_ORDER_STATE_REFUNDED: SupplierOrderState.ValueType  # 4
 """Money was given back."""
 Global___SupplierOrderState: _TypeAlias = SupplierOrderState  # noqa: Y015
 
+class _SupplierKeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SupplierKeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SupplierKeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUPPLIER_KEY_STATE_UNSPECIFIED: _SupplierKeyState.ValueType  # 0
+    """Not known."""
+    SUPPLIER_KEY_STATE_PENDING: _SupplierKeyState.ValueType  # 1
+    """Ordered."""
+    SUPPLIER_KEY_STATE_PROCESSING: _SupplierKeyState.ValueType  # 2
+    """On its way."""
+    SUPPLIER_KEY_STATE_DELIVERED: _SupplierKeyState.ValueType  # 3
+    """Delivered."""
+    SUPPLIER_KEY_STATE_RETURNED: _SupplierKeyState.ValueType  # 4
+    """Given back."""
+    SUPPLIER_KEY_STATE_REFUNDED: _SupplierKeyState.ValueType  # 5
+    """Given back and paid back."""
+    SUPPLIER_KEY_STATE_CANCELED: _SupplierKeyState.ValueType  # 6
+    """It will not come."""
+
+class SupplierKeyState(_SupplierKeyState, metaclass=_SupplierKeyStateEnumTypeWrapper):
+    """State of a key at the supplier, in its own six words (K41). Output only."""
+
+SUPPLIER_KEY_STATE_UNSPECIFIED: SupplierKeyState.ValueType  # 0
+"""Not known."""
+SUPPLIER_KEY_STATE_PENDING: SupplierKeyState.ValueType  # 1
+"""Ordered."""
+SUPPLIER_KEY_STATE_PROCESSING: SupplierKeyState.ValueType  # 2
+"""On its way."""
+SUPPLIER_KEY_STATE_DELIVERED: SupplierKeyState.ValueType  # 3
+"""Delivered."""
+SUPPLIER_KEY_STATE_RETURNED: SupplierKeyState.ValueType  # 4
+"""Given back."""
+SUPPLIER_KEY_STATE_REFUNDED: SupplierKeyState.ValueType  # 5
+"""Given back and paid back."""
+SUPPLIER_KEY_STATE_CANCELED: SupplierKeyState.ValueType  # 6
+"""It will not come."""
+Global___SupplierKeyState: _TypeAlias = SupplierKeyState  # noqa: Y015
+
+class _KeyReturnState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyReturnStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyReturnState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_RETURN_STATE_UNSPECIFIED: _KeyReturnState.ValueType  # 0
+    """Never emitted."""
+    KEY_RETURN_STATE_ASKED: _KeyReturnState.ValueType  # 1
+    """It will be asked for, or was, and the answer is not known."""
+    KEY_RETURN_STATE_ACCEPTED: _KeyReturnState.ValueType  # 2
+    """The supplier took it; its keys are on their way back."""
+    KEY_RETURN_STATE_RETURNED: _KeyReturnState.ValueType  # 3
+    """Every key that can go back has gone back."""
+    KEY_RETURN_STATE_REFUNDED: _KeyReturnState.ValueType  # 4
+    """Every key that can go back was paid back."""
+    KEY_RETURN_STATE_REFUSED: _KeyReturnState.ValueType  # 5
+    """The supplier refused it: a human must look."""
+
+class KeyReturnState(_KeyReturnState, metaclass=_KeyReturnStateEnumTypeWrapper):
+    """How far a return is. Output only."""
+
+KEY_RETURN_STATE_UNSPECIFIED: KeyReturnState.ValueType  # 0
+"""Never emitted."""
+KEY_RETURN_STATE_ASKED: KeyReturnState.ValueType  # 1
+"""It will be asked for, or was, and the answer is not known."""
+KEY_RETURN_STATE_ACCEPTED: KeyReturnState.ValueType  # 2
+"""The supplier took it; its keys are on their way back."""
+KEY_RETURN_STATE_RETURNED: KeyReturnState.ValueType  # 3
+"""Every key that can go back has gone back."""
+KEY_RETURN_STATE_REFUNDED: KeyReturnState.ValueType  # 4
+"""Every key that can go back was paid back."""
+KEY_RETURN_STATE_REFUSED: KeyReturnState.ValueType  # 5
+"""The supplier refused it: a human must look."""
+Global___KeyReturnState: _TypeAlias = KeyReturnState  # noqa: Y015
+
+class _PauseCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PauseCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAUSE_CAUSE_UNSPECIFIED: _PauseCause.ValueType  # 0
+    """Buying goes on."""
+    PAUSE_CAUSE_OPERATOR: _PauseCause.ValueType  # 1
+    """PauseBuying."""
+    PAUSE_CAUSE_INSUFFICIENT_BALANCE: _PauseCause.ValueType  # 2
+    """The supplier said that our balance does not suffice. Resumes by itself once it does."""
+    PAUSE_CAUSE_UNAUTHORIZED: _PauseCause.ValueType  # 3
+    """The supplier does not let us in: a matter of credentials, allowed addresses or the account."""
+
+class PauseCause(_PauseCause, metaclass=_PauseCauseEnumTypeWrapper):
+    """What stopped buying. Output only."""
+
+PAUSE_CAUSE_UNSPECIFIED: PauseCause.ValueType  # 0
+"""Buying goes on."""
+PAUSE_CAUSE_OPERATOR: PauseCause.ValueType  # 1
+"""PauseBuying."""
+PAUSE_CAUSE_INSUFFICIENT_BALANCE: PauseCause.ValueType  # 2
+"""The supplier said that our balance does not suffice. Resumes by itself once it does."""
+PAUSE_CAUSE_UNAUTHORIZED: PauseCause.ValueType  # 3
+"""The supplier does not let us in: a matter of credentials, allowed addresses or the account."""
+Global___PauseCause: _TypeAlias = PauseCause  # noqa: Y015
+
+class _WebhookOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WebhookOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WebhookOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEBHOOK_OUTCOME_UNSPECIFIED: _WebhookOutcome.ValueType  # 0
+    """Any, in a filter; never emitted."""
+    WEBHOOK_OUTCOME_HURRIED: _WebhookOutcome.ValueType  # 1
+    """A purchase of ours was looked at because of it."""
+    WEBHOOK_OUTCOME_UNRELATED: _WebhookOutcome.ValueType  # 2
+    """It is about nothing of ours."""
+    WEBHOOK_OUTCOME_STALE: _WebhookOutcome.ValueType  # 3
+    """A later one about the same came before."""
+
+class WebhookOutcome(_WebhookOutcome, metaclass=_WebhookOutcomeEnumTypeWrapper):
+    """What came of a webhook. Output only, but for the filter."""
+
+WEBHOOK_OUTCOME_UNSPECIFIED: WebhookOutcome.ValueType  # 0
+"""Any, in a filter; never emitted."""
+WEBHOOK_OUTCOME_HURRIED: WebhookOutcome.ValueType  # 1
+"""A purchase of ours was looked at because of it."""
+WEBHOOK_OUTCOME_UNRELATED: WebhookOutcome.ValueType  # 2
+"""It is about nothing of ours."""
+WEBHOOK_OUTCOME_STALE: WebhookOutcome.ValueType  # 3
+"""A later one about the same came before."""
+Global___WebhookOutcome: _TypeAlias = WebhookOutcome  # noqa: Y015
+
 @_typing.final
 class Purchase(_message.Message):
     """What we bought, or tried to, under one external id."""
@@ -101,6 +234,18 @@ class Purchase(_message.Message):
     PRODUCT_NAME_FIELD_NUMBER: _builtins.int
     CHARGED_AMOUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    DELIVERED_COUNT_FIELD_NUMBER: _builtins.int
+    CANCELED_COUNT_FIELD_NUMBER: _builtins.int
+    SURPLUS_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    KEY_RETURN_FIELD_NUMBER: _builtins.int
+    RELEASE_TIME_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
     """Our reference at the supplier, derived from order, item, chunk and attempt."""
     supplier_order_id: _builtins.str
@@ -115,6 +260,22 @@ class Purchase(_message.Message):
     """Number of keys sealed so far."""
     product_name: _builtins.str
     """The product's name as the supplier writes it; empty until the order is placed."""
+    order_id: _builtins.str
+    """The shop's order."""
+    item_id: _builtins.str
+    """The order's line."""
+    product_id: _builtins.str
+    """The supplier's product."""
+    offer_id: _builtins.str
+    """The supplier's offer; empty where the supplier chose."""
+    attempt: _builtins.int
+    """How often it was sent, or meant to be. More than 1 only after the absence of every earlier one was proved."""
+    parked: _builtins.bool
+    """True while it waits for buying to be resumed; nothing was sent."""
+    delivered_count: _builtins.int
+    """Number of keys the supplier has delivered so far."""
+    canceled_count: _builtins.int
+    """Number of keys that it will not deliver any more."""
     @_builtins.property
     def charged_amount(self) -> _money_pb2.Money:
         """What the supplier charged to our balance, in EUR; absent until it is known."""
@@ -122,6 +283,22 @@ class Purchase(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the purchase was first asked for."""
+
+    @_builtins.property
+    def refusal(self) -> Global___SupplierProblem:
+        """The supplier's words, in state REFUSED."""
+
+    @_builtins.property
+    def surplus_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further orders at the supplier under the same reference: bought too much, given back or waiting for a human."""
+
+    @_builtins.property
+    def key_return(self) -> Global___KeyReturn:
+        """The return of the purchase's keys, once it was asked for."""
+
+    @_builtins.property
+    def release_time(self) -> _timestamp_pb2.Timestamp:
+        """When a pre-order's keys are to come; absent for others, and where the supplier does not say."""
 
     def __init__(
         self,
@@ -135,14 +312,59 @@ class Purchase(_message.Message):
         product_name: _builtins.str = ...,
         charged_amount: _money_pb2.Money | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        order_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        offer_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        refusal: Global___SupplierProblem | None = ...,
+        parked: _builtins.bool = ...,
+        delivered_count: _builtins.int = ...,
+        canceled_count: _builtins.int = ...,
+        surplus_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        key_return: Global___KeyReturn | None = ...,
+        release_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "key_return", b"key_return", "refusal", b"refusal", "release_time", b"release_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "external_id", b"external_id", "product_name", b"product_name", "quantity", b"quantity", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "canceled_count", b"canceled_count", "charged_amount", b"charged_amount", "create_time", b"create_time", "delivered_count", b"delivered_count", "external_id", b"external_id", "item_id", b"item_id", "key_return", b"key_return", "offer_id", b"offer_id", "order_id", b"order_id", "parked", b"parked", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "refusal", b"refusal", "release_time", b"release_time", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state", "surplus_order_ids", b"surplus_order_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Purchase: _TypeAlias = Purchase  # noqa: Y015
+
+@_typing.final
+class SupplierProblem(_message.Message):
+    """A failure in the supplier's words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The supplier's kind, for example `ProductUnavailable`; one of ours in lower case where we refused before asking:
+    `price_above_limit`, `out_of_stock`, `country_excluded`, `not_wholesale`, `preorder_rules` or `product_unknown`; and
+    `never_taken` where attempt after attempt was proved not to have been taken.
+    """
+    detail: _builtins.str
+    """Its sentence."""
+    trace: _builtins.str
+    """What to quote to the supplier's support."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        trace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupplierProblem: _TypeAlias = SupplierProblem  # noqa: Y015
 
 @_typing.final
 class KeyRef(_message.Message):
@@ -153,22 +375,26 @@ class KeyRef(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Names the key at vault."""
     content_type: _builtins.str
     """`text/plain`, `image/jpeg`, `image/png` or `image/gif`."""
     held: _builtins.bool
     """True when the supplier sold us this key before: it is kept for a human."""
+    state: Global___SupplierKeyState.ValueType
+    """The key's state at the supplier as last read."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         content_type: _builtins.str = ...,
         held: _builtins.bool = ...,
+        state: Global___SupplierKeyState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "held", b"held", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "held", b"held", "key_id", b"key_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,6 +413,12 @@ class Product(_message.Message):
     PREORDER_FIELD_NUMBER: _builtins.int
     EXCLUDED_COUNTRIES_FIELD_NUMBER: _builtins.int
     ACTIVATION_DETAILS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TEXT_QUANTITY_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    RELEASE_TIME_FIELD_NUMBER: _builtins.int
+    OFFERS_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """The supplier's product id."""
     name: _builtins.str
@@ -197,6 +429,12 @@ class Product(_message.Message):
     """True when it is sold before its release."""
     activation_details: _builtins.str
     """How to activate a key of it; for the customer."""
+    available_text_quantity: _builtins.int
+    """Number of keys that are physically there as text, over all offers."""
+    platform: _builtins.str
+    """The shop it is activated in, in the supplier's words, for example `Steam`; may be empty."""
+    region: _builtins.str
+    """Where it can be activated, in the supplier's words; may be empty."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
         """Cheapest unit price, in EUR, rounded up to a cent; absent when nothing is on sale."""
@@ -204,6 +442,18 @@ class Product(_message.Message):
     @_builtins.property
     def excluded_countries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ISO 3166-1 alpha-2 codes of the countries in which it cannot be activated."""
+
+    @_builtins.property
+    def release_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is released; absent where the supplier does not say."""
+
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Offer]:
+        """What merchants offer, the cheapest first."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When price or stock changed last, by the supplier's clock; absent where it does not say."""
 
     def __init__(
         self,
@@ -215,14 +465,94 @@ class Product(_message.Message):
         preorder: _builtins.bool = ...,
         excluded_countries: _abc.Iterable[_builtins.str] | None = ...,
         activation_details: _builtins.str = ...,
+        available_text_quantity: _builtins.int = ...,
+        platform: _builtins.str = ...,
+        region: _builtins.str = ...,
+        release_time: _timestamp_pb2.Timestamp | None = ...,
+        offers: _abc.Iterable[Global___Offer] | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "release_time", b"release_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_details", b"activation_details", "available_quantity", b"available_quantity", "excluded_countries", b"excluded_countries", "name", b"name", "preorder", b"preorder", "price", b"price", "product_id", b"product_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_details", b"activation_details", "available_quantity", b"available_quantity", "available_text_quantity", b"available_text_quantity", "excluded_countries", b"excluded_countries", "name", b"name", "offers", b"offers", "platform", b"platform", "preorder", b"preorder", "price", b"price", "product_id", b"product_id", "region", b"region", "release_time", b"release_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """One merchant's offer of a product."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_NAME_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_QUANTITY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_TEXT_QUANTITY_FIELD_NUMBER: _builtins.int
+    WHOLESALE_TIERS_FIELD_NUMBER: _builtins.int
+    offer_id: _builtins.str
+    """The supplier's offer id."""
+    merchant_name: _builtins.str
+    """The merchant's name; may be empty."""
+    available_quantity: _builtins.int
+    """Number of keys that are physically there."""
+    available_text_quantity: _builtins.int
+    """Number of them that are text."""
+    @_builtins.property
+    def price(self) -> _money_pb2.Money:
+        """Unit price, in EUR, rounded up to a cent; absent where the supplier does not say."""
+
+    @_builtins.property
+    def wholesale_tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WholesaleTier]:
+        """Prices from 10 keys on, the smallest quantity first; empty when it is not sold wholesale."""
+
+    def __init__(
+        self,
+        *,
+        offer_id: _builtins.str = ...,
+        merchant_name: _builtins.str = ...,
+        price: _money_pb2.Money | None = ...,
+        available_quantity: _builtins.int = ...,
+        available_text_quantity: _builtins.int = ...,
+        wholesale_tiers: _abc.Iterable[Global___WholesaleTier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_quantity", b"available_quantity", "available_text_quantity", b"available_text_quantity", "merchant_name", b"merchant_name", "offer_id", b"offer_id", "price", b"price", "wholesale_tiers", b"wholesale_tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
+
+@_typing.final
+class WholesaleTier(_message.Message):
+    """A price for many keys of one offer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_QUANTITY_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    min_quantity: _builtins.int
+    """Number of keys from which it holds: 10, 50, 100 or 500."""
+    @_builtins.property
+    def price(self) -> _money_pb2.Money:
+        """Unit price, in EUR, rounded up to a cent."""
+
+    def __init__(
+        self,
+        *,
+        min_quantity: _builtins.int = ...,
+        price: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_quantity", b"min_quantity", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WholesaleTier: _TypeAlias = WholesaleTier  # noqa: Y015
 
 @_typing.final
 class PlaceOrderRequest(_message.Message):
@@ -239,6 +569,7 @@ class PlaceOrderRequest(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     MAX_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     KEY_TYPE_FIELD_NUMBER: _builtins.int
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID of this request. REQUIRED."""
     external_id: _builtins.str
@@ -252,9 +583,13 @@ class PlaceOrderRequest(_message.Message):
     offer_id: _builtins.str
     """The supplier's offer; empty lets the supplier choose."""
     quantity: _builtins.int
-    """Number of keys, 1 to 9. REQUIRED."""
+    """Number of keys: 1 to 9, or 10 to 1000 of an offer that is sold wholesale. A pre-order is bought one by one. REQUIRED."""
     key_type: _builtins.str
-    """`text` when pictures are not acceptable; empty otherwise."""
+    """`text` when pictures are not acceptable; empty otherwise, and always for a pre-order."""
+    country_code: _builtins.str
+    """ISO 3166-1 alpha-2 code of the country in which the customer will activate the key; empty where it is not known. A product
+    that cannot be activated there is refused before anything is sent.
+    """
     @_builtins.property
     def max_unit_price(self) -> _money_pb2.Money:
         """The highest unit price that we accept, in EUR. REQUIRED."""
@@ -271,10 +606,11 @@ class PlaceOrderRequest(_message.Message):
         quantity: _builtins.int = ...,
         max_unit_price: _money_pb2.Money | None = ...,
         key_type: _builtins.str = ...,
+        country_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_unit_price", b"max_unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "item_id", b"item_id", "key_type", b"key_type", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "order_id", b"order_id", "product_id", b"product_id", "quantity", b"quantity", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "external_id", b"external_id", "item_id", b"item_id", "key_type", b"key_type", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "order_id", b"order_id", "product_id", b"product_id", "quantity", b"quantity", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,12 +824,17 @@ class CheckSupplierResponse(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     BALANCE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    BUYING_FIELD_NUMBER: _builtins.int
+    BREAKER_OPEN_FIELD_NUMBER: _builtins.int
+    LAST_WEBHOOK_TIME_FIELD_NUMBER: _builtins.int
     reachable: _builtins.bool
     """True when the supplier answered at all."""
     authorized: _builtins.bool
     """True when it accepted our credentials."""
     detail: _builtins.str
     """What went wrong, for an operator; empty when all is well."""
+    breaker_open: _builtins.bool
+    """True while calls are held back because too many in a row failed."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """How long its answer took."""
@@ -501,6 +842,14 @@ class CheckSupplierResponse(_message.Message):
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
         """Money left on our account, in EUR; absent when it could not be read."""
+
+    @_builtins.property
+    def buying(self) -> Global___BuyingStatus:
+        """Whether we buy."""
+
+    @_builtins.property
+    def last_webhook_time(self) -> _timestamp_pb2.Timestamp:
+        """When a webhook was last taken; absent when none ever was."""
 
     def __init__(
         self,
@@ -510,11 +859,861 @@ class CheckSupplierResponse(_message.Message):
         latency: _duration_pb2.Duration | None = ...,
         balance: _money_pb2.Money | None = ...,
         detail: _builtins.str = ...,
+        buying: Global___BuyingStatus | None = ...,
+        breaker_open: _builtins.bool = ...,
+        last_webhook_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "buying", b"buying", "last_webhook_time", b"last_webhook_time", "latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "balance", b"balance", "detail", b"detail", "latency", b"latency", "reachable", b"reachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorized", b"authorized", "balance", b"balance", "breaker_open", b"breaker_open", "buying", b"buying", "detail", b"detail", "last_webhook_time", b"last_webhook_time", "latency", b"latency", "reachable", b"reachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckSupplierResponse: _TypeAlias = CheckSupplierResponse  # noqa: Y015
+
+@_typing.final
+class ListPurchasesRequest(_message.Message):
+    """Asks for purchases, the oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of this order only; empty for all."""
+    state: Global___PurchaseState.ValueType
+    """In this state only; unspecified for all."""
+    parked: _builtins.bool
+    """Only those that wait for buying to be resumed."""
+    page_size: _builtins.int
+    """Most purchases in the answer, 1 to 1000; 100 when absent."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        state: Global___PurchaseState.ValueType = ...,
+        parked: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "parked", b"parked", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPurchasesRequest: _TypeAlias = ListPurchasesRequest  # noqa: Y015
+
+@_typing.final
+class ListPurchasesResponse(_message.Message):
+    """One page of purchases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def purchases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Purchase]:
+        """The purchases."""
+
+    def __init__(
+        self,
+        *,
+        purchases: _abc.Iterable[Global___Purchase] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "purchases", b"purchases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPurchasesResponse: _TypeAlias = ListPurchasesResponse  # noqa: Y015
+
+@_typing.final
+class SearchOrdersRequest(_message.Message):
+    """Asks for orders at the supplier. Absent filters match everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PREORDER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    external_id: _builtins.str
+    """Our reference."""
+    supplier_order_id: _builtins.str
+    """The supplier's order number."""
+    product_id: _builtins.str
+    """Orders with this product."""
+    state: Global___SupplierOrderState.ValueType
+    """Orders in this state."""
+    preorder: _builtins.bool
+    """Pre-orders only, or no pre-orders."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Orders placed at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Orders placed before this time."""
+
+    def __init__(
+        self,
+        *,
+        external_id: _builtins.str = ...,
+        supplier_order_id: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        state: Global___SupplierOrderState.ValueType = ...,
+        preorder: _builtins.bool | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preorder", b"_preorder", "end_time", b"end_time", "preorder", b"preorder", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preorder", b"_preorder", "end_time", b"end_time", "external_id", b"external_id", "preorder", b"preorder", "product_id", b"product_id", "start_time", b"start_time", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preorder: _TypeAlias = _typing.Literal["preorder"]  # noqa: Y015
+    _WhichOneofArgType__preorder: _TypeAlias = _typing.Literal["_preorder", b"_preorder"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preorder) -> _WhichOneofReturnType__preorder | None: ...
+
+Global___SearchOrdersRequest: _TypeAlias = SearchOrdersRequest  # noqa: Y015
+
+@_typing.final
+class SearchOrdersResponse(_message.Message):
+    """One order that matches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___SupplierOrder:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___SupplierOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchOrdersResponse: _TypeAlias = SearchOrdersResponse  # noqa: Y015
+
+@_typing.final
+class SupplierOrder(_message.Message):
+    """An order as the supplier tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHARGED_AMOUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
+    PREORDER_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    supplier_order_id: _builtins.str
+    """The supplier's order number."""
+    external_id: _builtins.str
+    """The reference it was placed under; empty where it was not placed by a program."""
+    state: Global___SupplierOrderState.ValueType
+    """Its state."""
+    preorder: _builtins.bool
+    """True for a pre-order."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was placed; absent where the supplier does not say."""
+
+    @_builtins.property
+    def charged_amount(self) -> _money_pb2.Money:
+        """What our account was charged (`paymentPrice`), in EUR, rounded up to a cent; absent where the supplier does not say."""
+
+    @_builtins.property
+    def total_amount(self) -> _money_pb2.Money:
+        """Its total (`totalPrice`), which may differ from what was charged."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupplierOrderLine]:
+        """Its lines."""
+
+    def __init__(
+        self,
+        *,
+        supplier_order_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        state: Global___SupplierOrderState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        charged_amount: _money_pb2.Money | None = ...,
+        total_amount: _money_pb2.Money | None = ...,
+        preorder: _builtins.bool = ...,
+        lines: _abc.Iterable[Global___SupplierOrderLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "total_amount", b"total_amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "external_id", b"external_id", "lines", b"lines", "preorder", b"preorder", "state", b"state", "supplier_order_id", b"supplier_order_id", "total_amount", b"total_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupplierOrder: _TypeAlias = SupplierOrder  # noqa: Y015
+
+@_typing.final
+class SupplierOrderLine(_message.Message):
+    """A line of a supplier's order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    PRODUCT_NAME_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    product_id: _builtins.str
+    """The product."""
+    offer_id: _builtins.str
+    """The offer that serves it."""
+    quantity: _builtins.int
+    """Number of keys."""
+    product_name: _builtins.str
+    """The product's name as the supplier writes it."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupplierKey]:
+        """Its keys, as far as the supplier lists them."""
+
+    def __init__(
+        self,
+        *,
+        product_id: _builtins.str = ...,
+        offer_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        product_name: _builtins.str = ...,
+        keys: _abc.Iterable[Global___SupplierKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "offer_id", b"offer_id", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupplierOrderLine: _TypeAlias = SupplierOrderLine  # noqa: Y015
+
+@_typing.final
+class SupplierKey(_message.Message):
+    """A key of a supplier's order: everything but the key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_KEY_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    supplier_key_id: _builtins.str
+    """The supplier's key id."""
+    state: Global___SupplierKeyState.ValueType
+    """Its state."""
+    def __init__(
+        self,
+        *,
+        supplier_key_id: _builtins.str = ...,
+        state: Global___SupplierKeyState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "supplier_key_id", b"supplier_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SupplierKey: _TypeAlias = SupplierKey  # noqa: Y015
+
+@_typing.final
+class ReturnKeysRequest(_message.Message):
+    """Asks to give keys back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    external_id: _builtins.str
+    """Our reference at the supplier. REQUIRED."""
+    supplier_order_id: _builtins.str
+    """One of the purchase's surplus orders; empty for the order that the purchase keeps."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        supplier_order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "request_id", b"request_id", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnKeysRequest: _TypeAlias = ReturnKeysRequest  # noqa: Y015
+
+@_typing.final
+class ReturnKeysResponse(_message.Message):
+    """How far the return is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_RETURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key_return(self) -> Global___KeyReturn:
+        """The return."""
+
+    def __init__(
+        self,
+        *,
+        key_return: Global___KeyReturn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_return", b"key_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_return", b"key_return"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnKeysResponse: _TypeAlias = ReturnKeysResponse  # noqa: Y015
+
+@_typing.final
+class KeyReturn(_message.Message):
+    """The return of all keys of one supplier order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RETURNED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUNDED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    supplier_order_id: _builtins.str
+    """The supplier's order number."""
+    state: Global___KeyReturnState.ValueType
+    """How far it is."""
+    returned_count: _builtins.int
+    """Number of keys that were given back so far."""
+    refunded_count: _builtins.int
+    """Number of keys whose money was given back so far."""
+    @_builtins.property
+    def refusal(self) -> Global___SupplierProblem:
+        """The supplier's words, in state REFUSED."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first asked for."""
+
+    def __init__(
+        self,
+        *,
+        supplier_order_id: _builtins.str = ...,
+        state: Global___KeyReturnState.ValueType = ...,
+        returned_count: _builtins.int = ...,
+        refunded_count: _builtins.int = ...,
+        refusal: Global___SupplierProblem | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refunded_count", b"refunded_count", "refusal", b"refusal", "returned_count", b"returned_count", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyReturn: _TypeAlias = KeyReturn  # noqa: Y015
+
+@_typing.final
+class GetBalanceRequest(_message.Message):
+    """Asks for the balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceRequest: _TypeAlias = GetBalanceRequest  # noqa: Y015
+
+@_typing.final
+class GetBalanceResponse(_message.Message):
+    """Our account's money."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    DAILY_CHARGE_FIELD_NUMBER: _builtins.int
+    DAYS_LEFT_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    days_left: _builtins.float
+    """How many days it lasts at that pace; absent where `daily_charge` is."""
+    low: _builtins.bool
+    """True when it lasts for less than the configured number of days."""
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """What is left, in EUR, rounded down to a cent."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was read at the supplier."""
+
+    @_builtins.property
+    def daily_charge(self) -> _money_pb2.Money:
+        """What a day costs us, on average over the last seven days with purchases; absent before the first."""
+
+    def __init__(
+        self,
+        *,
+        balance: _money_pb2.Money | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+        daily_charge: _money_pb2.Money | None = ...,
+        days_left: _builtins.float | None = ...,
+        low: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_days_left", b"_days_left", "balance", b"balance", "daily_charge", b"daily_charge", "days_left", b"days_left", "read_time", b"read_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_days_left", b"_days_left", "balance", b"balance", "daily_charge", b"daily_charge", "days_left", b"days_left", "low", b"low", "read_time", b"read_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__days_left: _TypeAlias = _typing.Literal["days_left"]  # noqa: Y015
+    _WhichOneofArgType__days_left: _TypeAlias = _typing.Literal["_days_left", b"_days_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__days_left) -> _WhichOneofReturnType__days_left | None: ...
+
+Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
+
+@_typing.final
+class RecordTopUpRequest(_message.Message):
+    """Tells of money that was added to our account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    TOP_UP_TIME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    reference: _builtins.str
+    """What explains it, for example the bank's reference. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who tells it. REQUIRED."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What was added, in EUR; negative corrects an earlier one. REQUIRED."""
+
+    @_builtins.property
+    def top_up_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was added. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        amount: _money_pb2.Money | None = ...,
+        top_up_time: _timestamp_pb2.Timestamp | None = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "amount", b"amount", "top_up_time", b"top_up_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "amount", b"amount", "reference", b"reference", "request_id", b"request_id", "top_up_time", b"top_up_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTopUpRequest: _TypeAlias = RecordTopUpRequest  # noqa: Y015
+
+@_typing.final
+class RecordTopUpResponse(_message.Message):
+    """The top-up is noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    top_up_id: _builtins.str
+    """Names the top-up."""
+    def __init__(
+        self,
+        *,
+        top_up_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["top_up_id", b"top_up_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTopUpResponse: _TypeAlias = RecordTopUpResponse  # noqa: Y015
+
+@_typing.final
+class PauseBuyingRequest(_message.Message):
+    """Asks to stop buying."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    reason: _builtins.str
+    """Why, for whoever finds it paused. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseBuyingRequest: _TypeAlias = PauseBuyingRequest  # noqa: Y015
+
+@_typing.final
+class PauseBuyingResponse(_message.Message):
+    """Nothing new is sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUYING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buying(self) -> Global___BuyingStatus:
+        """How things stand now."""
+
+    def __init__(
+        self,
+        *,
+        buying: Global___BuyingStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buying", b"buying"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buying", b"buying"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseBuyingResponse: _TypeAlias = PauseBuyingResponse  # noqa: Y015
+
+@_typing.final
+class ResumeBuyingRequest(_message.Message):
+    """Asks to buy again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    reason: _builtins.str
+    """Why. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBuyingRequest: _TypeAlias = ResumeBuyingRequest  # noqa: Y015
+
+@_typing.final
+class ResumeBuyingResponse(_message.Message):
+    """Buying goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUYING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buying(self) -> Global___BuyingStatus:
+        """How things stand now."""
+
+    def __init__(
+        self,
+        *,
+        buying: Global___BuyingStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buying", b"buying"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buying", b"buying"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBuyingResponse: _TypeAlias = ResumeBuyingResponse  # noqa: Y015
+
+@_typing.final
+class BuyingStatus(_message.Message):
+    """Whether we buy, and why not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    PARKED_COUNT_FIELD_NUMBER: _builtins.int
+    CAUTION_END_TIME_FIELD_NUMBER: _builtins.int
+    paused: _builtins.bool
+    """True while nothing new is sent."""
+    cause: Global___PauseCause.ValueType
+    """What paused it; unspecified while it is not."""
+    reason: _builtins.str
+    """Why, in words."""
+    parked_count: _builtins.int
+    """Number of purchases that wait for it."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is so."""
+
+    @_builtins.property
+    def caution_end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when a purchase that we have never heard of is first searched for at the supplier: our database was restored or
+        failed over, and may have forgotten what it sent just before. Absent otherwise.
+        """
+
+    def __init__(
+        self,
+        *,
+        paused: _builtins.bool = ...,
+        cause: Global___PauseCause.ValueType = ...,
+        reason: _builtins.str = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        parked_count: _builtins.int = ...,
+        caution_end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caution_end_time", b"caution_end_time", "change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "caution_end_time", b"caution_end_time", "change_time", b"change_time", "parked_count", b"parked_count", "paused", b"paused", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuyingStatus: _TypeAlias = BuyingStatus  # noqa: Y015
+
+@_typing.final
+class ListWebhooksRequest(_message.Message):
+    """Asks for webhooks, the newest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_NAME_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    event_name: _builtins.str
+    """With this name only, for example `order.status`; empty for all."""
+    supplier_order_id: _builtins.str
+    """About this supplier's order only; empty for all."""
+    external_id: _builtins.str
+    """With this reference only; empty for all."""
+    outcome: Global___WebhookOutcome.ValueType
+    """With this outcome only; unspecified for all."""
+    page_size: _builtins.int
+    """Most webhooks in the answer, 1 to 1000; 100 when absent."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        event_name: _builtins.str = ...,
+        supplier_order_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        outcome: Global___WebhookOutcome.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_name", b"event_name", "external_id", b"external_id", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWebhooksRequest: _TypeAlias = ListWebhooksRequest  # noqa: Y015
+
+@_typing.final
+class ListWebhooksResponse(_message.Message):
+    """One page of webhooks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def webhooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Webhook]:
+        """The webhooks."""
+
+    def __init__(
+        self,
+        *,
+        webhooks: _abc.Iterable[Global___Webhook] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "webhooks", b"webhooks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWebhooksResponse: _TypeAlias = ListWebhooksResponse  # noqa: Y015
+
+@_typing.final
+class Webhook(_message.Message):
+    """A webhook that was taken. What the supplier repeats is one webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    EVENT_NAME_FIELD_NUMBER: _builtins.int
+    SUPPLIER_ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REPLAY_TIME_FIELD_NUMBER: _builtins.int
+    BODY_SHA256_FIELD_NUMBER: _builtins.int
+    webhook_id: _builtins.str
+    """Names the webhook."""
+    event_name: _builtins.str
+    """`order.status`, `order.complete` or `product.update`."""
+    supplier_order_id: _builtins.str
+    """The supplier's order number."""
+    external_id: _builtins.str
+    """Our reference, where it was in it."""
+    status: _builtins.str
+    """The status it tells, in the supplier's words."""
+    product_id: _builtins.str
+    """The supplier's product, for `product.update`."""
+    updated_at: _builtins.str
+    """The supplier's `updatedAt`, as it was written."""
+    outcome: Global___WebhookOutcome.ValueType
+    """What came of it."""
+    body_sha256: _builtins.bytes
+    """SHA-256 of its body."""
+    @_builtins.property
+    def receive_time(self) -> _timestamp_pb2.Timestamp:
+        """When the edge took it."""
+
+    @_builtins.property
+    def replay_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last taken again by ReplayWebhook; absent when it never was."""
+
+    def __init__(
+        self,
+        *,
+        webhook_id: _builtins.str = ...,
+        event_name: _builtins.str = ...,
+        supplier_order_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        updated_at: _builtins.str = ...,
+        receive_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___WebhookOutcome.ValueType = ...,
+        replay_time: _timestamp_pb2.Timestamp | None = ...,
+        body_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receive_time", b"receive_time", "replay_time", b"replay_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_sha256", b"body_sha256", "event_name", b"event_name", "external_id", b"external_id", "outcome", b"outcome", "product_id", b"product_id", "receive_time", b"receive_time", "replay_time", b"replay_time", "status", b"status", "supplier_order_id", b"supplier_order_id", "updated_at", b"updated_at", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
+
+@_typing.final
+class ReplayWebhookRequest(_message.Message):
+    """Asks to take a webhook again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    WEBHOOK_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    webhook_id: _builtins.str
+    """Names the webhook. REQUIRED."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        webhook_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "request_id", b"request_id", "webhook_id", b"webhook_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayWebhookRequest: _TypeAlias = ReplayWebhookRequest  # noqa: Y015
+
+@_typing.final
+class ReplayWebhookResponse(_message.Message):
+    """It was taken again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def webhook(self) -> Global___Webhook:
+        """The webhook with what came of it now."""
+
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["webhook", b"webhook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayWebhookResponse: _TypeAlias = ReplayWebhookResponse  # noqa: Y015

@@ -53,15 +53,60 @@ class KinguinServiceStub:
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CollectKeysRequest.SerializeToString,
                 response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CollectKeysResponse.FromString,
                 _registered_method=True)
+        self.ListPurchases = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ListPurchases',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesResponse.FromString,
+                _registered_method=True)
+        self.SearchOrders = channel.unary_stream(
+                '/keyferry.kinguin.v1.KinguinService/SearchOrders',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersResponse.FromString,
+                _registered_method=True)
+        self.ReturnKeys = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ReturnKeys',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysResponse.FromString,
+                _registered_method=True)
         self.GetProduct = channel.unary_unary(
                 '/keyferry.kinguin.v1.KinguinService/GetProduct',
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetProductRequest.SerializeToString,
                 response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetProductResponse.FromString,
                 _registered_method=True)
+        self.GetBalance = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/GetBalance',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceResponse.FromString,
+                _registered_method=True)
+        self.RecordTopUp = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/RecordTopUp',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.FromString,
+                _registered_method=True)
         self.CheckSupplier = channel.unary_unary(
                 '/keyferry.kinguin.v1.KinguinService/CheckSupplier',
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierRequest.SerializeToString,
                 response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierResponse.FromString,
+                _registered_method=True)
+        self.PauseBuying = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/PauseBuying',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingResponse.FromString,
+                _registered_method=True)
+        self.ResumeBuying = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ResumeBuying',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ListWebhooks',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.ReplayWebhook = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ReplayWebhook',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookResponse.FromString,
                 _registered_method=True)
 
 
@@ -96,6 +141,29 @@ class KinguinServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPurchases(self, request, context):
+        """Lists what we bought, or tried to, the oldest first: of one order, or in one state. Reads our own rows only: whoever lost
+        what it knew (a restored database) asks here before it plans.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchOrders(self, request, context):
+        """Streams the supplier's own orders that match, the newest first, whether we know of them or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnKeys(self, request, context):
+        """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
+        reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetProduct(self, request, context):
         """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it.
         """
@@ -103,8 +171,51 @@ class KinguinServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBalance(self, request, context):
+        """Reads the money left on our account, and how long it will last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordTopUp(self, request, context):
+        """Notes that money was added to our account: the supplier's API does not show it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckSupplier(self, request, context):
-        """Says whether the supplier can be reached and lets us in.
+        """Says whether the supplier can be reached and lets us in, and whether we buy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseBuying(self, request, context):
+        """Stops buying: what was sent is settled, nothing new is sent until ResumeBuying. PlaceOrder answers FAILED_PRECONDITION,
+        reason BUYING_PAUSED with a RetryInfo, and remembers the purchase's place in the line.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeBuying(self, request, context):
+        """Buys again, whatever it was that stopped it; parked purchases first, in the order in which they were asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Lists webhooks that were taken, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayWebhook(self, request, context):
+        """Takes a stored webhook once more, as if it had just come: the purchase it is about is looked at now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,15 +239,60 @@ def add_KinguinServiceServicer_to_server(servicer, server):
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CollectKeysRequest.FromString,
                     response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CollectKeysResponse.SerializeToString,
             ),
+            'ListPurchases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPurchases,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesResponse.SerializeToString,
+            ),
+            'SearchOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.SearchOrders,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersResponse.SerializeToString,
+            ),
+            'ReturnKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnKeys,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysResponse.SerializeToString,
+            ),
             'GetProduct': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProduct,
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetProductRequest.FromString,
                     response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetProductResponse.SerializeToString,
             ),
+            'GetBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalance,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'RecordTopUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordTopUp,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.SerializeToString,
+            ),
             'CheckSupplier': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckSupplier,
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierRequest.FromString,
                     response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierResponse.SerializeToString,
+            ),
+            'PauseBuying': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseBuying,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingResponse.SerializeToString,
+            ),
+            'ResumeBuying': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeBuying,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'ReplayWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayWebhook,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +391,87 @@ class KinguinService:
             _registered_method=True)
 
     @staticmethod
+    def ListPurchases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ListPurchases',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListPurchasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/SearchOrders',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ReturnKeys',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetProduct(request,
             target,
             options=(),
@@ -262,6 +499,60 @@ class KinguinService:
             _registered_method=True)
 
     @staticmethod
+    def GetBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/GetBalance',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordTopUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/RecordTopUp',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CheckSupplier(request,
             target,
             options=(),
@@ -278,6 +569,114 @@ class KinguinService:
             '/keyferry.kinguin.v1.KinguinService/CheckSupplier',
             keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierRequest.SerializeToString,
             keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.CheckSupplierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseBuying(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/PauseBuying',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.PauseBuyingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeBuying(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ResumeBuying',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ResumeBuyingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ListWebhooks',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ReplayWebhook',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReplayWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

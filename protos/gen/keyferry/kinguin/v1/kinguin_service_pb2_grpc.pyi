@@ -48,10 +48,34 @@ class KinguinServiceStub:
     """Fetches the keys delivered so far, seals each at vault and answers with references to all sealed keys of the purchase.
     Idempotent; at most 100 new keys per call: `more_keys_ready` asks for another.
     """
+    ListPurchases: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListPurchasesRequest, _kinguin_service_pb2.ListPurchasesResponse]
+    """Lists what we bought, or tried to, the oldest first: of one order, or in one state. Reads our own rows only: whoever lost
+    what it knew (a restored database) asks here before it plans.
+    """
+    SearchOrders: _grpc.UnaryStreamMultiCallable[_kinguin_service_pb2.SearchOrdersRequest, _kinguin_service_pb2.SearchOrdersResponse]
+    """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+    ReturnKeys: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]
+    """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
+    reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+    """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetProductRequest, _kinguin_service_pb2.GetProductResponse]
     """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it."""
+    GetBalance: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetBalanceRequest, _kinguin_service_pb2.GetBalanceResponse]
+    """Reads the money left on our account, and how long it will last."""
+    RecordTopUp: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.RecordTopUpRequest, _kinguin_service_pb2.RecordTopUpResponse]
+    """Notes that money was added to our account: the supplier's API does not show it."""
     CheckSupplier: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.CheckSupplierRequest, _kinguin_service_pb2.CheckSupplierResponse]
-    """Says whether the supplier can be reached and lets us in."""
+    """Says whether the supplier can be reached and lets us in, and whether we buy."""
+    PauseBuying: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.PauseBuyingRequest, _kinguin_service_pb2.PauseBuyingResponse]
+    """Stops buying: what was sent is settled, nothing new is sent until ResumeBuying. PlaceOrder answers FAILED_PRECONDITION,
+    reason BUYING_PAUSED with a RetryInfo, and remembers the purchase's place in the line.
+    """
+    ResumeBuying: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ResumeBuyingRequest, _kinguin_service_pb2.ResumeBuyingResponse]
+    """Buys again, whatever it was that stopped it; parked purchases first, in the order in which they were asked for."""
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListWebhooksRequest, _kinguin_service_pb2.ListWebhooksResponse]
+    """Lists webhooks that were taken, the newest first."""
+    ReplayWebhook: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReplayWebhookRequest, _kinguin_service_pb2.ReplayWebhookResponse]
+    """Takes a stored webhook once more, as if it had just come: the purchase it is about is looked at now."""
 
 @_typing.type_check_only
 class KinguinServiceAsyncStub(KinguinServiceStub):
@@ -73,10 +97,34 @@ class KinguinServiceAsyncStub(KinguinServiceStub):
     """Fetches the keys delivered so far, seals each at vault and answers with references to all sealed keys of the purchase.
     Idempotent; at most 100 new keys per call: `more_keys_ready` asks for another.
     """
+    ListPurchases: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListPurchasesRequest, _kinguin_service_pb2.ListPurchasesResponse]  # type: ignore[assignment]
+    """Lists what we bought, or tried to, the oldest first: of one order, or in one state. Reads our own rows only: whoever lost
+    what it knew (a restored database) asks here before it plans.
+    """
+    SearchOrders: _aio.UnaryStreamMultiCallable[_kinguin_service_pb2.SearchOrdersRequest, _kinguin_service_pb2.SearchOrdersResponse]  # type: ignore[assignment]
+    """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+    ReturnKeys: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]  # type: ignore[assignment]
+    """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
+    reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+    """
     GetProduct: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetProductRequest, _kinguin_service_pb2.GetProductResponse]  # type: ignore[assignment]
     """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it."""
+    GetBalance: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetBalanceRequest, _kinguin_service_pb2.GetBalanceResponse]  # type: ignore[assignment]
+    """Reads the money left on our account, and how long it will last."""
+    RecordTopUp: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.RecordTopUpRequest, _kinguin_service_pb2.RecordTopUpResponse]  # type: ignore[assignment]
+    """Notes that money was added to our account: the supplier's API does not show it."""
     CheckSupplier: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.CheckSupplierRequest, _kinguin_service_pb2.CheckSupplierResponse]  # type: ignore[assignment]
-    """Says whether the supplier can be reached and lets us in."""
+    """Says whether the supplier can be reached and lets us in, and whether we buy."""
+    PauseBuying: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.PauseBuyingRequest, _kinguin_service_pb2.PauseBuyingResponse]  # type: ignore[assignment]
+    """Stops buying: what was sent is settled, nothing new is sent until ResumeBuying. PlaceOrder answers FAILED_PRECONDITION,
+    reason BUYING_PAUSED with a RetryInfo, and remembers the purchase's place in the line.
+    """
+    ResumeBuying: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ResumeBuyingRequest, _kinguin_service_pb2.ResumeBuyingResponse]  # type: ignore[assignment]
+    """Buys again, whatever it was that stopped it; parked purchases first, in the order in which they were asked for."""
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListWebhooksRequest, _kinguin_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """Lists webhooks that were taken, the newest first."""
+    ReplayWebhook: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReplayWebhookRequest, _kinguin_service_pb2.ReplayWebhookResponse]  # type: ignore[assignment]
+    """Takes a stored webhook once more, as if it had just come: the purchase it is about is looked at now."""
 
 class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
     """Everything that knows Kinguin, the supplier.
@@ -115,6 +163,34 @@ class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListPurchases(
+        self,
+        request: _kinguin_service_pb2.ListPurchasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ListPurchasesResponse, _abc.Awaitable[_kinguin_service_pb2.ListPurchasesResponse]]:
+        """Lists what we bought, or tried to, the oldest first: of one order, or in one state. Reads our own rows only: whoever lost
+        what it knew (a restored database) asks here before it plans.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchOrders(
+        self,
+        request: _kinguin_service_pb2.SearchOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_kinguin_service_pb2.SearchOrdersResponse], _abc.AsyncIterator[_kinguin_service_pb2.SearchOrdersResponse]]:
+        """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+
+    @_abc_1.abstractmethod
+    def ReturnKeys(
+        self,
+        request: _kinguin_service_pb2.ReturnKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ReturnKeysResponse, _abc.Awaitable[_kinguin_service_pb2.ReturnKeysResponse]]:
+        """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
+        reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+        """
+
+    @_abc_1.abstractmethod
     def GetProduct(
         self,
         request: _kinguin_service_pb2.GetProductRequest,
@@ -123,11 +199,61 @@ class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it."""
 
     @_abc_1.abstractmethod
+    def GetBalance(
+        self,
+        request: _kinguin_service_pb2.GetBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.GetBalanceResponse, _abc.Awaitable[_kinguin_service_pb2.GetBalanceResponse]]:
+        """Reads the money left on our account, and how long it will last."""
+
+    @_abc_1.abstractmethod
+    def RecordTopUp(
+        self,
+        request: _kinguin_service_pb2.RecordTopUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.RecordTopUpResponse, _abc.Awaitable[_kinguin_service_pb2.RecordTopUpResponse]]:
+        """Notes that money was added to our account: the supplier's API does not show it."""
+
+    @_abc_1.abstractmethod
     def CheckSupplier(
         self,
         request: _kinguin_service_pb2.CheckSupplierRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kinguin_service_pb2.CheckSupplierResponse, _abc.Awaitable[_kinguin_service_pb2.CheckSupplierResponse]]:
-        """Says whether the supplier can be reached and lets us in."""
+        """Says whether the supplier can be reached and lets us in, and whether we buy."""
+
+    @_abc_1.abstractmethod
+    def PauseBuying(
+        self,
+        request: _kinguin_service_pb2.PauseBuyingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.PauseBuyingResponse, _abc.Awaitable[_kinguin_service_pb2.PauseBuyingResponse]]:
+        """Stops buying: what was sent is settled, nothing new is sent until ResumeBuying. PlaceOrder answers FAILED_PRECONDITION,
+        reason BUYING_PAUSED with a RetryInfo, and remembers the purchase's place in the line.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeBuying(
+        self,
+        request: _kinguin_service_pb2.ResumeBuyingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ResumeBuyingResponse, _abc.Awaitable[_kinguin_service_pb2.ResumeBuyingResponse]]:
+        """Buys again, whatever it was that stopped it; parked purchases first, in the order in which they were asked for."""
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _kinguin_service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ListWebhooksResponse, _abc.Awaitable[_kinguin_service_pb2.ListWebhooksResponse]]:
+        """Lists webhooks that were taken, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ReplayWebhook(
+        self,
+        request: _kinguin_service_pb2.ReplayWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ReplayWebhookResponse, _abc.Awaitable[_kinguin_service_pb2.ReplayWebhookResponse]]:
+        """Takes a stored webhook once more, as if it had just come: the purchase it is about is looked at now."""
 
 def add_KinguinServiceServicer_to_server(servicer: KinguinServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""What kinguin-gateway needs from outside, in its own words: one module for each neighbour."""

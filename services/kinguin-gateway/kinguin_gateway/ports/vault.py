@@ -1,0 +1,35 @@
+"""Vault, the one other place that ever sees a key."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from chassis.secret import SecretBytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyToSeal:
+    """A key on its way to vault."""
+
+    request_id: str
+    source_ref: str
+    order_id: str
+    item_id: str
+    customer_id: str
+    content_type: str
+    value: SecretBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """How vault keeps a key."""
+
+    key_id: str
+    held: bool
+
+
+class Vault(Protocol):
+    """Seals keys. The only place outside this process that ever receives one."""
+
+    async def seal(self, key: KeyToSeal) -> Sealed:
+        """Seal a key and return once it is safe; doing it again returns the same. Raises vault's own errors."""
+        ...
