@@ -47,6 +47,9 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None:
         """No sockets."""
 
+    def _write_to_self(self) -> None:
+        """Nobody waits to be woken: there is one thread."""
+
 
 class SimulatedClock:
     """The clock of one process, on the simulated loop; `behind` is how long it was stopped without noticing."""

@@ -146,7 +146,9 @@ class Buyer:
     async def _park(self, intent: Intent, request_id: str, error: SupplierUnauthorized) -> Purchase:
         reason = error.metadata.get("detail") or error.message
         PURCHASES.labels("parked").inc()
-        return await self._purchases.park(intent, request_id=request_id, cause=PauseCause.UNAUTHORIZED, reason=reason)
+        return await self._purchases.park(
+            intent, request_id=request_id, cause=PauseCause.UNAUTHORIZED, reason=reason, window=self._window
+        )
 
     async def _attempt(self, intent: Intent, request_id: str, unit_cents: int | None) -> Purchase:
         reply: Reply | None = None

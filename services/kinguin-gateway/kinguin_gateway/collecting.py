@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -84,16 +85,18 @@ class Collector:
         # Most keys are known of a purchase of a thousand: begin where the new ones should be, then look everywhere.
         hint = len(known.keys) // KEYS_PAGE + 1
         for first in dict.fromkeys((hint, 1)):
-            async for page in self._supplier.key_pages(known.purchase.supplier_order_id, first=first):
-                new = _new_keys(known.purchase, page, seen, room=MOST_NEW_KEYS - len(sealed) - len(failures))
-                done, failed = await self._seal_all(known.purchase, new, customer_id)
-                sealed += done
-                failures += failed
-                if len(sealed) + len(failures) >= MOST_NEW_KEYS:
-                    return sealed, failures, expected is None or len(seen) < expected
-                # A short page ends the listing only where nothing is known to be missing.
-                if len(page) < KEYS_PAGE if expected is None else len(seen) >= expected:
-                    break
+            async with aclosing(self._supplier.key_pages(known.purchase.supplier_order_id, first=first)) as pages:
+                async for page in pages:
+                    room = MOST_NEW_KEYS - len(sealed) - len(failures)
+                    new = _new_keys(known.purchase, page, seen, room=room)
+                    done, failed = await self._seal_all(known.purchase, new, customer_id)
+                    sealed += done
+                    failures += failed
+                    if len(sealed) + len(failures) >= MOST_NEW_KEYS:
+                        return sealed, failures, expected is None or len(seen) < expected
+                    # A short page ends the listing only where nothing is known to be missing.
+                    if len(page) < KEYS_PAGE if expected is None else len(seen) >= expected:
+                        break
             if expected is None or len(seen) >= expected:
                 break
         return sealed, failures, False

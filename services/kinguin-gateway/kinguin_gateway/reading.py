@@ -1,6 +1,7 @@
 """Reads from the supplier on behalf of others. Nothing here changes anything."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -75,11 +76,12 @@ class Reader:
     async def orders(self, wanted: OrderFilter) -> AsyncIterator[SupplierOrder]:
         """Yield the supplier's orders that match, the newest first; each once, though pages shift meanwhile."""
         seen: set[str] = set()
-        async for page in self._supplier.search_orders(wanted):
-            for order in page:
-                if order.supplier_order_id not in seen:
-                    seen.add(order.supplier_order_id)
-                    yield order
+        async with aclosing(self._supplier.search_orders(wanted)) as pages:
+            async for page in pages:
+                for order in page:
+                    if order.supplier_order_id not in seen:
+                        seen.add(order.supplier_order_id)
+                        yield order
 
     async def check(self) -> Check:
         """Ask the supplier whether it is there and lets us in."""

@@ -1,7 +1,7 @@
 """The ports of kinguin-gateway in memory: what each adapter promises, implemented once for all tests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -131,10 +131,26 @@ class FakePurchases:
             return self._park(intent, request_id)
         return None if row is None else row.purchase
 
-    async def park(self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str) -> Purchase:  # noqa: ARG002 # the port's
+    async def park(
+        self,
+        intent: Intent,
+        *,
+        request_id: str,
+        cause: PauseCause,
+        reason: str,  # noqa: ARG002 # the port's
+        window: timedelta,  # noqa: ARG002 # the port's
+    ) -> Purchase:
         await self.step("before park")
         self.cause = self.cause or cause
+        if self._row(intent) is None and self._forgot():
+            return self._new_in_doubt(intent, request_id).purchase
         return self._park(intent, request_id)
+
+    def _new_in_doubt(self, intent: Intent, request_id: str) -> Row:
+        row, deadline = self._new(intent, request_id), self.forgotten_deadline
+        row.purchase = replace(row.purchase, state=PurchaseState.IN_DOUBT, attempt=1, send_deadline=deadline)
+        row.next_look_time = self.now()
+        return row
 
     async def refuse(
         self,
@@ -227,9 +243,7 @@ class FakePurchases:
         now = self.now()
         row = self._row(intent)
         if row is None and self._forgot():
-            row = self._new(intent, request_id)
-            deadline = self.forgotten_deadline
-            row.purchase = replace(row.purchase, state=PurchaseState.IN_DOUBT, attempt=1, send_deadline=deadline)
+            row = self._new_in_doubt(intent, request_id)
             row.lease_end = row.next_look_time = now + lease
             return Begun(row.purchase, opened=False, claimed=True, time=now)
         if (row is None or row.purchase.state is PurchaseState.INTENDED) and self._must_wait(row):
@@ -543,7 +557,7 @@ class FakeSupplier:
         await self.step("before read")
         return next((order for order in self.taken if order.supplier_order_id == supplier_order_id), None)
 
-    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncIterator[Sequence[SuppliedKey]]:
+    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncGenerator[Sequence[SuppliedKey], None]:
         keys = self.keys.get(supplier_order_id, [])
         for number in range(first, 41):
             self.pages_read += 1
@@ -556,7 +570,7 @@ class FakeSupplier:
     def page_of(self, keys: Sequence[SuppliedKey], number: int) -> Sequence[SuppliedKey]:
         return keys[(number - 1) * self.page_size : number * self.page_size]
 
-    async def search_orders(self, wanted: OrderFilter) -> AsyncIterator[Sequence[SupplierOrder]]:
+    async def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
         self._answer_or_raise()
         found = [order for order in reversed(self.taken) if _fits(order, wanted)]
         for first in range(0, len(found) + 1, self.page_size):

@@ -247,3 +247,23 @@ class TestWhenTheDatabaseForgot:
             assert world.purchases.rows["kf-1"].purchase.state is PurchaseState.PLACED
 
         run(act)
+
+    def test_who_is_not_let_in_meanwhile_still_searches_before_it_buys(self) -> None:
+        async def act(world: World) -> None:
+            assert await world.place(1) == "placed"
+            self.forget(world)
+            read = world.supplier.read_product
+            await world.supplier.clock.sleep(60)
+
+            async def not_let_in(_product_id: str) -> None:
+                raise SupplierUnauthorized("the supplier does not let us in")
+
+            world.supplier.read_product = not_let_in  # type: ignore[assignment] # a supplier that refuses
+            with pytest.raises(PurchaseInDoubt):
+                await world.buyer.place(an_intent(1), REQUEST_ID)
+            world.supplier.read_product = read  # type: ignore[method-assign] # and lets us in again
+            await world.releaser.look()
+            assert await world.place(1) == "placed"
+
+        world = run(act)
+        assert world.bought() == ["kf-1"]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -183,7 +183,7 @@ class KinguinHttp:
         path = f"v1/order/{quote(supplier_order_id, safe='')}"
         return await self._read_or_none("read_order", path, order_from_json)
 
-    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncIterator[Sequence[SuppliedKey]]:
+    async def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncGenerator[Sequence[SuppliedKey], None]:
         """See the port."""
         path = f"v2/order/{quote(supplier_order_id, safe='')}/keys"
         for page in range(first, first + MOST_KEY_PAGES):
@@ -193,7 +193,7 @@ class KinguinHttp:
                 return
             yield keys
 
-    async def search_orders(self, wanted: OrderFilter) -> AsyncIterator[Sequence[SupplierOrder]]:
+    async def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
         """See the port. What the supplier's filters cannot say is filtered here."""
         query = {name: value for name, value in _search_query(wanted).items() if value}
         for page in range(1, MOST_LISTED_PAGES + 1):

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,10 +47,19 @@ class PostgresAttempts(PurchaseRows):
                 return None if row is None else purchase_of(_same_intent(row, intent))
             return await self._park(connection, intent, request_id)
 
-    async def park(self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str) -> Purchase:
+    async def park(
+        self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str, window: timedelta
+    ) -> Purchase:
         """See the port."""
         async with self.transaction("park") as connection:
+            standing = await read_standing(connection, self._outbox, window=window)
             await pause_for(connection, self._outbox, cause=cause, reason=reason)
+            if standing.forgot:
+                deadline, state = literal(standing.forgotten_deadline), PurchaseState.IN_DOUBT
+                await self._insert(connection, intent, request_id, state=state, deadline=deadline, next_look_time=NOW)
+                present = await self._lock(connection, intent, request_id)
+                if present.state == PurchaseState.IN_DOUBT.value:
+                    return purchase_of(present)
             return await self._park(connection, intent, request_id)
 
     async def _park(self, connection: AsyncConnection, intent: Intent, request_id: str) -> Purchase:

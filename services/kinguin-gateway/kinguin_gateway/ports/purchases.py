@@ -55,8 +55,13 @@ class Attempts(Protocol):
         """
         ...
 
-    async def park(self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str) -> Purchase:
-        """Stop buying for this cause, unless it is stopped, and put the purchase in line, if it was not sent."""
+    async def park(
+        self, intent: Intent, *, request_id: str, cause: PauseCause, reason: str, window: timedelta
+    ) -> Purchase:
+        """Stop buying for this cause, unless it is stopped, and put the purchase in line, if it was not sent.
+
+        One that is new to a database which forgot something lately is in doubt instead, as `begin` has it.
+        """
         ...
 
     async def refuse(self, intent: Intent, *, request_id: str, problem: Problem, window: timedelta) -> Purchase | None:

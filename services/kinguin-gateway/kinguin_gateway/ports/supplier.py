@@ -1,6 +1,6 @@
 """The supplier, and the window in which one attempt may be sent to it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,14 +88,14 @@ class Supplier(Protocol):
         """Return an order; None when the supplier does not show it, which says nothing about whether it took it."""
         ...
 
-    def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncIterator[Sequence[SuppliedKey]]:
+    def key_pages(self, supplier_order_id: str, *, first: int = 1) -> AsyncGenerator[Sequence[SuppliedKey], None]:
         """Fetch the keys delivered so far in pages of KEYS_PAGE, from the `first` page on to an empty one (K44).
 
         Pages may be short, long, shifted or overlapping: only what was ordered tells whether all keys were seen.
         """
         ...
 
-    def search_orders(self, wanted: OrderFilter) -> AsyncIterator[Sequence[SupplierOrder]]:
+    def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
         """Search all orders of the account, the newest first, page by page (K42)."""
         ...
 

@@ -1,0 +1,126 @@
+"""Never twice, although a replica sleeps through everything, or the database comes back without its last commits."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
+from sandbox.pki import Identity
+from sandbox.servers.nats import NatsServer
+from sandbox.servers.postgres import PostgresServer
+
+from tests.integration.kinguin_gateway_system import System, a_purchase, collect, fails, open_system, place
+from tests.integration.real_servers import SUPERUSER_PASSWORD, Postgres, eventually, fetch, provision_roles
+
+BACKUP_SECONDS = 60.0
+
+
+@pytest.fixture
+async def primary(tmp_path: Path) -> AsyncIterator[PostgresServer]:
+    server = PostgresServer(tmp_path / "primary", password=SUPERUSER_PASSWORD)
+    server.start()
+    await provision_roles(server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def system(
+    primary: PostgresServer, nats_server: NatsServer, pki: Mapping[str, Identity], tmp_path: Path
+) -> AsyncIterator[System]:
+    async with open_system(tmp_path, Postgres(primary), nats_server, pki) as system:
+        yield system
+
+
+def back_up(primary: PostgresServer, folder: Path) -> PostgresServer:
+    """Copy the primary as it is now; the copy becomes a replica that has seen nothing of what comes later."""
+    folder.mkdir()
+    primary._hand_over(folder)
+    options = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-X", "stream", "-R", "-c", "fast"]
+    subprocess.run(
+        primary._command("pg_basebackup", "-D", str(folder / "data"), *options),
+        env={"PATH": os.environ["PATH"], "PGPASSWORD": SUPERUSER_PASSWORD},
+        timeout=BACKUP_SECONDS,
+        check=True,
+    )
+    return PostgresServer(folder, password=SUPERUSER_PASSWORD, port=primary.port)
+
+
+async def fail_over(primary: PostgresServer, replica: PostgresServer) -> None:
+    """Let the primary die and promote the replica in its place."""
+    os.kill(primary.pid, signal.SIGKILL)
+
+    async def is_gone() -> bool:
+        return not primary.is_running
+
+    await eventually(is_gone)
+    replica.start()
+    connection = await asyncpg.connect(replica.url)
+    try:
+        await connection.execute("SELECT pg_promote()")
+    finally:
+        await connection.close()
+
+
+async def test_what_a_promoted_replica_has_never_heard_of_is_found_and_not_bought_again(
+    system: System, primary: PostgresServer, tmp_path: Path
+) -> None:
+    gateway = system.start()
+    gateway.process.wait_ready()
+    async with system.calling(gateway) as stub:
+        await place(stub, a_purchase())
+        replica = back_up(primary, tmp_path / "replica")
+        system.simulator.misbehave("accept_duplicate_external_id")
+        # One whose answer is lost, one that is placed and whose keys are sealed, one that was refused.
+        doubtful, placed = a_purchase(), a_purchase()
+        system.simulator.misbehave("search_lag", seconds=0.8, count=1)
+        system.simulator.misbehave("drop_answer", operation="placeOrder", count=1)
+        assert (await fails(stub.PlaceOrder(doubtful))).reason == "PURCHASE_IN_DOUBT"
+        await place(stub, placed)
+        keys = [key.key_id for key in (await collect(stub, placed)).keys]
+        await fail_over(primary, replica)
+        try:
+            for request in (doubtful, placed, a_purchase()):
+                assert (await place(stub, request)).state == pb.PURCHASE_STATE_PLACED
+                assert len(system.simulator.sold(request.external_id)) == 1
+            assert [key.key_id for key in (await collect(stub, placed)).keys] == keys
+            status = (await stub.CheckSupplier(pb.CheckSupplierRequest())).buying
+            assert status.HasField("caution_end_time")
+            events = await fetch(system.database.superuser_url, "SELECT headers FROM outbox")
+            assert sum("database.forgot" in row["headers"] for row in events) == 1
+        finally:
+            gateway.process.stop()
+            replica.stop()
+
+
+async def test_a_replica_that_was_stopped_before_it_could_send_sends_nothing_when_it_wakes(system: System) -> None:
+    sleeper = system.start(KEYFERRY_FAILPOINTS="kinguin_gateway.before_place_order=delay:1")
+    other = system.start()
+    for replica in (sleeper, other):
+        replica.process.wait_ready()
+    system.simulator.misbehave("accept_duplicate_external_id")
+    request = a_purchase()
+    async with system.calling(sleeper) as sleeping, system.calling(other) as awake:
+        asking = asyncio.ensure_future(place(sleeping, request))
+
+        async def is_opened() -> bool:
+            return bool(await fetch(system.database.superuser_url, "SELECT 1 FROM purchase WHERE state = 'in_doubt'"))
+
+        await eventually(is_opened)
+        os.kill(sleeper.process.pid, signal.SIGSTOP)
+        try:
+            placed = await place(awake, request)
+        finally:
+            os.kill(sleeper.process.pid, signal.SIGCONT)
+        assert (await asking).supplier_order_id == placed.supplier_order_id
+        (sold,) = system.simulator.sold(request.external_id)
+        assert sold["order_id"] == placed.supplier_order_id
+        assert placed.attempt == 2
+        # The waker writes nothing over what the other found.
+        shown = (await awake.GetOrder(pb.GetOrderRequest(external_id=request.external_id))).purchase
+        assert (shown.state, shown.supplier_order_id) == (pb.PURCHASE_STATE_PLACED, placed.supplier_order_id)
