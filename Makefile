@@ -91,7 +91,7 @@ lint: bootstrap ## Lint
 
 .PHONY: types
 types: bootstrap ## Check types, strictly
-	@$(BIN)/mypy $(PACKAGES) tests docs/examples protos/generate.py
+	@$(BIN)/mypy $(PACKAGES) tests bench docs/examples protos/generate.py
 
 .PHONY: imports
 imports: bootstrap ## Check who imports whom

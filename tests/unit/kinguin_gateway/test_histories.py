@@ -5,6 +5,7 @@ made by one random generator; hypothesis shrinks a failing one, and a broken gua
 """
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from kinguin_gateway.settling import Settler
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Mood, Row
 from tests.unit.simulated import simulate
 
+HISTORIES = 10_000 if os.environ.get("KEYFERRY_PROOF") == "full" else 600
 WINDOW = timedelta(seconds=20)
 BOUNDS = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))
 PACE = Pace(first=timedelta(seconds=2), longest=timedelta(seconds=60))
@@ -167,7 +169,7 @@ def is_good(history: History) -> bool:
     return len(bought) == 1 and history.placed == bought and row.purchase.state is PurchaseState.PLACED
 
 
-@settings(max_examples=300)
+@settings(max_examples=HISTORIES)
 @given(luck=st.randoms(use_true_random=True))
 def test_no_history_buys_twice_and_none_is_stuck(luck: random.Random) -> None:
     assert is_good(run_history(luck))

@@ -38,7 +38,7 @@ from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, 
 from tests.unit.kinguin_gateway.test_histories import BOUNDS, PACE, TROUBLE_SECONDS, WINDOW, Died
 from tests.unit.simulated import simulate
 
-SEEDS = 3000 if os.environ.get("KEYFERRY_PROOF") == "full" else 80
+SEEDS = 1000 if os.environ.get("KEYFERRY_PROOF") == "full" else 80
 # The last attempt of the bad time may be sent at its very end; its doubt lasts both bounds, and is seen soon after.
 QUIET_SECONDS = WINDOW.total_seconds() + BOUNDS.total.total_seconds() + 60
 MOST_REFERENCES = 3
