@@ -50,6 +50,10 @@ class Settler:
                 after = await self._purchases.record_taken(
                     purchase, order, adopted=True, look=look, verify=verify, surplus=surplus
                 )
+                if after.supplier_order_id != order.supplier_order_id:
+                    # Somebody else wrote another order down meanwhile: that one stays, and this was bought too much.
+                    surplus = [order, *surplus]
+                    await self._purchases.record_verified(after, surplus, again=timedelta(0))
                 tell_surplus(after, *surplus, *strange)
                 return after
             case Absent() if purchase.attempt >= MOST_ATTEMPTS:
@@ -106,6 +110,8 @@ class Settler:
 def tell_surplus(purchase: Purchase, *surplus: SupplierOrder) -> None:
     """Raise an alarm about orders under our reference that the purchase does not keep."""
     for order in surplus:
+        if order.supplier_order_id == purchase.supplier_order_id:
+            continue
         SURPLUS_ORDERS.inc()
         logger.error(
             "supplier has an order beyond the purchase's own",

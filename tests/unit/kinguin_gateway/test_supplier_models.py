@@ -327,3 +327,27 @@ def test_of_two_orders_the_kept_one_is_collected_and_the_other_is_to_be_given_ba
         return life
 
     assert simulate(live()).placed
+
+
+def test_an_order_that_is_found_after_another_was_written_down_is_to_be_given_back() -> None:
+    """Two replicas at one doubt: one adopts the first order, the other, with an older row, finds a second."""
+
+    async def live() -> Life:
+        luck = random.Random(1)  # noqa: S311 # luck
+        life = Life(AcceptsReuse(luck), luck)
+        life.supplier.trouble = bool  # type: ignore[method-assign] # a quiet day
+        life.supplier.next_mood = lambda: Mood(answer=None, lag=50)
+        with suppress(KeyferryError):
+            await life.replica().place(life.intent(), REQUEST_ID)
+        row = life.purchases.rows[life.intent().external_id]
+        (first,) = life.supplier.taken
+        stale = row.purchase
+        await life.purchases.record_taken(stale, first, adopted=True, look=timedelta(0))
+        second = replace(first, supplier_order_id="PHSSECOND")
+        life.supplier.taken, life.supplier.visible_at = [second], {"PHSSECOND": 0.0}
+        after = await life.settler().settle(stale, life.supplier.clock.now())
+        assert after.supplier_order_id == first.supplier_order_id
+        assert life.purchases.surplus == {"PHSSECOND": life.intent().external_id}
+        return life
+
+    simulate(live())

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.announcements import order_changed, purchase_audited
-from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of
+from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of, write_key_states
 from kinguin_gateway.adapters.tables import KEY_RETURN, PURCHASE, SEALED_KEY
 from kinguin_gateway.domain.purchase import Problem, Purchase, SupplierOrder
 from kinguin_gateway.domain.returning import KeyReturn, ReturnState
@@ -126,6 +126,9 @@ class PostgresReturns:
                 .returning(KEY_RETURN)
             )
             row = (await connection.execute(statement)).one()
+            if order is not None and not row.surplus:
+                purchase = purchase_of(await self._purchase(connection, row.external_id))
+                await write_key_states(connection, purchase, order)
             if row.state != before.state:
                 await self._tell(connection, row, order)
             return _key_return(row)
