@@ -20,7 +20,7 @@ T ?=
 # Only the report at the end, over all tests, has a floor.
 COUNT := --cov --cov-report= --cov-fail-under=0
 
-# Files that wait for servers of their own are run side by side; each process has servers of its own.
+# Two processes, each with its own files and, where tests need them, its own servers.
 BESIDE := --numprocesses 2 --dist loadfile
 
 # A registry may be far away; uv's own 30 s are short for a browser's worth of wheels.
@@ -52,7 +52,7 @@ check: fmt-check lint types imports protos-check test ## Everything that must be
 .PHONY: test
 test: bootstrap ## All tests, against real servers and in a real browser, which is brought if there is none
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest tests/unit --disable-socket --allow-unix-socket $(COUNT)
+	@$(BIN)/pytest tests/unit --disable-socket --allow-unix-socket $(BESIDE) $(COUNT)
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(BESIDE) \
 		$(COUNT) --cov-append
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(COUNT) --cov-append

@@ -5,17 +5,25 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
+from chassis.database import Database
+from chassis.outbox import Outbox
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
+from kinguin_gateway.adapters.announcements import STREAMS
+from kinguin_gateway.adapters.postgres import PostgresPurchases
+from kinguin_gateway.domain.purchase import PurchaseState
 from sandbox.pki import Identity
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 
-from tests.integration.kinguin_gateway_system import System, a_purchase, collect, fails, open_system, place
+from tests.integration.kinguin_gateway_system import MIGRATIONS, System, a_purchase, collect, fails, open_system, place
 from tests.integration.real_servers import SUPERUSER_PASSWORD, Postgres, eventually, fetch, provision_roles
+from tests.unit.kinguin_gateway.fakes import INTENT
 
 BACKUP_SECONDS = 60.0
 
@@ -124,3 +132,30 @@ async def test_a_replica_that_was_stopped_before_it_could_send_sends_nothing_whe
         # The waker writes nothing over what the other found.
         shown = (await awake.GetOrder(pb.GetOrderRequest(external_id=request.external_id))).purchase
         assert (shown.state, shown.supplier_order_id) == (pb.PURCHASE_STATE_PLACED, placed.supplier_order_id)
+
+
+async def test_a_copy_of_the_database_is_not_taken_for_the_one_it_was_made_from(postgres: Postgres) -> None:
+    """What was dumped, or copied, an hour ago is read into another database of the same server."""
+    original = await postgres.make_database("kinguin", MIGRATIONS)
+    times = {"window": timedelta(seconds=20), "lease": timedelta(seconds=3)}
+    known, forgotten = (replace(INTENT, external_id=f"kf-{name}") for name in ("known", "forgotten"))
+    async with Database.open(original.service_url, application="test") as database:
+        purchases = PostgresPurchases(database, Outbox(STREAMS))
+        first = await purchases.begin(known, request_id="1", **times)
+        await purchases.record_not_sent(first.purchase)
+        assert (await purchases.begin(known, request_id="1", **times)).opened
+    copy = f"{original.name}_copy"
+    connection = await asyncpg.connect(postgres.server.url)
+    try:
+        await connection.execute(f"CREATE DATABASE {copy} OWNER kinguin_migrator TEMPLATE {original.name}")
+    finally:
+        await connection.close()
+    url = original.service_url.replace(f"/{original.name}", f"/{copy}")
+    async with Database.open(url, application="test") as database:
+        purchases = PostgresPurchases(database, Outbox(STREAMS))
+        begun = await purchases.begin(forgotten, request_id="2", **times)
+        assert (begun.opened, begun.claimed, begun.purchase.state) == (False, True, PurchaseState.IN_DOUBT)
+        assert begun.purchase.send_deadline > begun.time
+        again = await purchases.begin(known, request_id="1", **times)
+        assert (again.opened, again.purchase.state) == (False, PurchaseState.IN_DOUBT)
+        assert again.purchase.send_deadline >= begun.purchase.send_deadline - timedelta(seconds=1)

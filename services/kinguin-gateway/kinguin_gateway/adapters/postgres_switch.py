@@ -12,7 +12,7 @@ from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of
 from kinguin_gateway.adapters.switch_rows import PARKED
 from kinguin_gateway.adapters.tables import BUYING, PURCHASE
 from kinguin_gateway.domain.purchase import PurchaseState
-from kinguin_gateway.domain.switching import BuyingStatus, PauseCause
+from kinguin_gateway.domain.switching import RESERVED, BuyingStatus, PauseCause
 from kinguin_gateway.ports.switch import SwitchOrder
 
 _C = PURCHASE.c
@@ -81,7 +81,9 @@ class PostgresSwitch:
         turn = select(line.c.external_id)
         if balance_cents is not None:
             unsettled = _C.state.in_([PurchaseState.INTENDED.value, PurchaseState.IN_DOUBT.value])
-            pending = select(func.coalesce(func.sum(_COST), 0)).where(unsettled, ~PARKED)
+            pending = select(func.coalesce(func.sum(_COST), 0)).where(
+                unsettled, ~PARKED, _C.update_time > NOW - RESERVED
+            )
             spent = (await connection.execute(pending)).scalar_one()
             turn = turn.where(line.c.cost <= balance_cents - spent)
         statement = update(PURCHASE).where(_C.external_id.in_(turn)).values(park_time=None, update_time=NOW)

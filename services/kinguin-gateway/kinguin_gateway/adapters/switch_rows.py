@@ -18,10 +18,18 @@ from kinguin_gateway.metrics import DATABASE_FORGOT
 logger = structlog.get_logger(__name__)
 
 _B = BUYING.c
-# A promoted replica and a restored backup have a new timeline, a copy by pg_dump another system identifier.
+# A promoted replica and a restored base backup have a new timeline; what pg_dump wrote is read into another server,
+# another database of the same one, or at least another table.
 _INCARNATION: ColumnElement[str] = literal_column(
-    "(SELECT system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
-    " FROM pg_control_system())",
+    """
+    concat_ws(
+        '/',
+        (SELECT system_identifier FROM pg_control_system()),
+        substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
+        (SELECT oid FROM pg_database WHERE datname = current_database()),
+        CAST(to_regclass('purchase') AS oid)
+    )
+    """,
     Text,
 )
 PARKED = PURCHASE.c.park_time.is_not(None)

@@ -24,6 +24,9 @@ CAUSES = {
 
 # Longer than any caller goes on asking for a purchase that it asked for before.
 CAUTION = timedelta(days=7)
+# For so long money is kept for a purchase that was let go, or sent, and is not charged yet as far as we know. Longer,
+# and one that nobody asks for any more would take it from those that stand behind it for ever.
+RESERVED = timedelta(minutes=10)
 
 
 def pause_cause(problem: Problem) -> PauseCause:
