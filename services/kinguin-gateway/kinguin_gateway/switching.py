@@ -43,7 +43,7 @@ class Releaser:
             except ServiceUnavailable as error:
                 logger.warning("switch cannot be read", why=error.message)
                 waits, released = False, 0
-            # A round that let a whole batch go is followed by the next at once.
+            # After something was let go there is soon more to see; while nothing can be, ever less often.
             wait = FIRST_SECONDS if released else min(wait * GROWTH, LONGEST_SECONDS)
             wait = wait if waits else IDLE_SECONDS
             await self._clock.sleep(wait * (0.75 + self._chance() / 2))
