@@ -16,7 +16,11 @@ from chassis.outbox import Outbox
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from kinguin_gateway.adapters.announcements import STREAMS
 from kinguin_gateway.adapters.postgres import PostgresPurchases
+from kinguin_gateway.adapters.postgres_listing import PostgresListing
+from kinguin_gateway.adapters.postgres_switch import PostgresSwitch
 from kinguin_gateway.domain.purchase import PurchaseState
+from kinguin_gateway.domain.switching import PauseCause
+from kinguin_gateway.ports.purchases import PurchaseFilter
 from sandbox.pki import Identity
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
@@ -59,8 +63,8 @@ def back_up(primary: PostgresServer, folder: Path) -> PostgresServer:
     return PostgresServer(folder, password=SUPERUSER_PASSWORD, port=primary.port)
 
 
-async def fail_over(primary: PostgresServer, replica: PostgresServer) -> None:
-    """Let the primary die and promote the replica in its place."""
+async def put_in_place(primary: PostgresServer, replica: PostgresServer) -> None:
+    """Let the primary die and the replica have its address; it can be read, and is not promoted yet."""
     os.kill(primary.pid, signal.SIGKILL)
 
     async def is_gone() -> bool:
@@ -68,6 +72,9 @@ async def fail_over(primary: PostgresServer, replica: PostgresServer) -> None:
 
     await eventually(is_gone)
     replica.start()
+
+
+async def promote(replica: PostgresServer) -> None:
     connection = await asyncpg.connect(replica.url)
     try:
         await connection.execute("SELECT pg_promote()")
@@ -91,8 +98,10 @@ async def test_what_a_promoted_replica_has_never_heard_of_is_found_and_not_bough
         assert (await fails(stub.PlaceOrder(doubtful))).reason == "PURCHASE_IN_DOUBT"
         await place(stub, placed)
         keys = [key.key_id for key in (await collect(stub, placed)).keys]
-        await fail_over(primary, replica)
+        await put_in_place(primary, replica)
         try:
+            assert (await fails(stub.PlaceOrder(a_purchase()))).reason == "SERVICE_UNAVAILABLE"
+            await promote(replica)
             for request in (doubtful, placed, a_purchase()):
                 assert (await place(stub, request)).state == pb.PURCHASE_STATE_PLACED
                 assert len(system.simulator.sold(request.external_id)) == 1
@@ -159,3 +168,36 @@ async def test_a_copy_of_the_database_is_not_taken_for_the_one_it_was_made_from(
         again = await purchases.begin(known, request_id="1", **times)
         assert (again.opened, again.purchase.state) == (False, PurchaseState.IN_DOUBT)
         assert again.purchase.send_deadline >= begun.purchase.send_deadline - timedelta(seconds=1)
+
+
+async def test_whoever_brings_back_a_snapshot_says_so_and_is_believed(postgres: Postgres) -> None:
+    made = await postgres.make_database("kinguin", MIGRATIONS)
+    times = {"window": timedelta(seconds=20), "lease": timedelta(seconds=3)}
+    async with Database.open(made.service_url, application="test") as database:
+        purchases = PostgresPurchases(database, Outbox(STREAMS))
+        assert (await purchases.begin(INTENT, request_id="1", **times)).opened
+        connection = await asyncpg.connect(made.migrator_url)
+        try:
+            await connection.execute("UPDATE buying SET incarnation = 'restored'")
+        finally:
+            await connection.close()
+        begun = await purchases.begin(replace(INTENT, external_id="kf-new"), request_id="2", **times)
+        assert (begun.opened, begun.claimed, begun.purchase.state) == (False, True, PurchaseState.IN_DOUBT)
+
+
+async def test_what_is_proved_absent_stands_in_line_where_others_do(postgres: Postgres) -> None:
+    made = await postgres.make_database("kinguin", MIGRATIONS)
+    times = {"window": timedelta(0), "lease": timedelta(0)}
+    async with Database.open(made.service_url, application="test") as database:
+        purchases, switch = PostgresPurchases(database, Outbox(STREAMS)), PostgresSwitch(database, Outbox(STREAMS))
+        older, newer = (replace(INTENT, external_id=f"kf-{name}") for name in ("older", "newer"))
+        doubtful = (await purchases.begin(older, request_id="1", **times)).purchase
+        sent = (await purchases.begin(newer, request_id="2", **times)).purchase
+        await purchases.record_parked(sent, cause=PauseCause.INSUFFICIENT_BALANCE, reason="no money")
+        absent = await purchases.record_absent(doubtful, sent_before=doubtful.send_deadline + timedelta(seconds=1))
+        assert (absent.state, absent.parked) == (PurchaseState.INTENDED, True)
+        status = await switch.status()
+        assert (status.parked_count, status.oldest_parked) == (2, doubtful.create_time)
+        assert await switch.release(1, balance_cents=None) == 1
+        listed = await PostgresListing(database).page(PurchaseFilter("", None, parked=True), size=9, after=None)
+        assert [each.intent for each in listed] == [newer]

@@ -1,5 +1,6 @@
 """kinguin-gateway as it runs, beyond buying and collecting: what operators and other services ask of it."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -274,6 +275,22 @@ async def test_the_suppliers_orders_are_streamed_newest_first(
     late.start_time.FromDatetime(datetime.now(UTC) + DAY)
     assert [answer async for answer in gateway.SearchOrders(late)] == []
     assert system.simulator.sold()
+
+
+async def test_two_replicas_that_are_asked_at_once_and_again_later_buy_once(
+    gateway: "KinguinServiceAsyncStub", console: "KinguinServiceAsyncStub", system: System
+) -> None:
+    """So does a fulfillment whose database was restored: it derives the same ids and asks for all of it again."""
+    system.simulator.misbehave("accept_duplicate_external_id")
+    request = a_purchase(order_id="order-asked-often")
+    placed = await asyncio.gather(*(place(gateway, request) for _ in range(20)))
+    assert len({each.supplier_order_id for each in placed}) == 1
+    keys = [key.key_id for key in (await collect(gateway, request)).keys]
+    assert (await place(gateway, request)).supplier_order_id == placed[0].supplier_order_id
+    assert [key.key_id for key in (await collect(gateway, request)).keys] == keys
+    (listed,) = (await console.ListPurchases(pb.ListPurchasesRequest(order_id=request.order_id))).purchases
+    assert (listed.external_id, listed.sealed_count) == (request.external_id, request.quantity)
+    assert len(system.simulator.sold(request.external_id)) == 1
 
 
 async def test_pages_of_purchases_follow_one_another(

@@ -99,8 +99,9 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
 
-# Serialization failure, deadlock, lock not available, query canceled by a timeout, shutdown and start-up of the server.
-_PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
+# Serialization failure, deadlock, lock not available, query canceled by a timeout, shutdown and start-up of the server,
+# too many connections, a replica that is not promoted (yet).
+_PASSING_STATES = frozenset({"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300", "25006"})
 
 
 def _is_passing(error: DBAPIError) -> bool:

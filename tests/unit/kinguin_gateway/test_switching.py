@@ -1,5 +1,6 @@
 """Buying is paused, purchases wait in line, and go again in their order."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -144,6 +145,32 @@ def test_k6_a_product_that_we_are_not_let_in_to_read_parks_as_well() -> None:
     run(act)
 
 
+@pytest.mark.parametrize("reply", [NO_MONEY, NOT_LET_IN], ids=["no money", "not let in"])
+def test_a_supplier_that_says_one_thing_and_does_another_is_asked_ever_less_often(reply: Rejected) -> None:
+    """It shows enough money, and lets us read it, and refuses every order all the same."""
+
+    async def act(world: World) -> None:
+        world.refuse(reply)
+        world.balance(1_000_000_00)
+        numbers = range(1, 11)
+
+        async def ask() -> None:
+            while True:
+                await world.place_all(numbers)
+                await world.supplier.clock.sleep(2)
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(ask()), tasks.create_task(world.releaser.run())]
+            await world.supplier.clock.sleep(3600)
+            for task in running:
+                task.cancel()
+
+    world = run(act)
+    # Each of the ten is let go once in a round, and there are no more rounds in an hour than these.
+    assert len(world.purchases.released) <= 45 * 10
+    assert len(world.supplier.sent_cents) <= 45 * 10
+
+
 def test_what_an_operator_paused_no_program_resumes() -> None:
     async def act(world: World) -> None:
         world.purchases.cause = PauseCause.OPERATOR
@@ -224,6 +251,18 @@ class TestWhenTheDatabaseForgot:
 
         world = run(act)
         assert sorted(world.bought()) == ["kf-1", "kf-2"]
+
+    def test_what_is_proved_absent_while_money_is_short_stands_in_line(self) -> None:
+        async def act(world: World) -> None:
+            self.forget(world)
+            await world.supplier.clock.sleep((WINDOW + BOUNDS.total).total_seconds() + 1)
+            world.purchases.cause = PauseCause.INSUFFICIENT_BALANCE
+            assert await world.place_all([1, 2]) == ["parked", "parked"]
+            assert world.supplier.sent_cents == []
+            assert await world.releaser.look() == (True, 2)
+            assert await world.place_all([1, 2]) == ["placed", "placed"]
+
+        run(act)
 
     def test_an_order_that_shows_late_is_not_bought_again(self) -> None:
         async def act(world: World) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, case, func, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.announcements import order_changed, purchase_audited
 from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, PurchaseRows, purchase_of, same_purchase, seen_columns
 from kinguin_gateway.adapters.surplus_rows import write_surplus
-from kinguin_gateway.adapters.switch_rows import pause_for
+from kinguin_gateway.adapters.switch_rows import ANYBODY_WAITS, pause_for
 from kinguin_gateway.adapters.tables import PURCHASE
 from kinguin_gateway.domain.purchase import Problem, Purchase, PurchaseState, SupplierOrder
 from kinguin_gateway.domain.switching import PauseCause
@@ -102,7 +102,8 @@ class PostgresOutcomes(PurchaseRows):
 
     async def record_absent(self, purchase: Purchase, *, sent_before: datetime) -> Purchase:
         """See the port."""
-        return await self._undo(purchase, _C.send_deadline < sent_before)
+        # Nobody knows when its turn was. Where others wait it stands among them, at the place of its first asking.
+        return await self._undo(purchase, _C.send_deadline < sent_before, park_time=case((ANYBODY_WAITS, NOW)))
 
     async def record_doubt(self, purchase: Purchase, *, why: str, look: timedelta) -> Purchase:
         """See the port."""
@@ -123,7 +124,7 @@ class PostgresOutcomes(PurchaseRows):
             await self._audit(connection, "purchase.in_doubt", row, {"why": why})
             return purchase_of(row)
 
-    async def _undo(self, purchase: Purchase, *conditions: ColumnElement[bool]) -> Purchase:
+    async def _undo(self, purchase: Purchase, *conditions: ColumnElement[bool], **values: Any) -> Purchase:
         async with self.transaction("record") as connection:
             row = await self.advance(
                 connection,
@@ -134,6 +135,7 @@ class PostgresOutcomes(PurchaseRows):
                 state=PurchaseState.INTENDED.value,
                 doubt="",
                 next_look_time=None,
+                **values,
             )
             return await self.reread(connection, purchase) if row is None else purchase_of(row)
 

@@ -86,7 +86,8 @@ class PostgresSwitch:
             )
             spent = (await connection.execute(pending)).scalar_one()
             turn = turn.where(line.c.cost <= balance_cents - spent)
-        statement = update(PURCHASE).where(_C.external_id.in_(turn)).values(park_time=None, update_time=NOW)
+        # PARKED again, because one of the line may have been refused since it was read.
+        statement = update(PURCHASE).where(_C.external_id.in_(turn), PARKED).values(park_time=None, update_time=NOW)
         rows = (await connection.execute(statement.returning(*WHOLE))).all()
         # The relay publishes in the order of the rows, so that they are asked for again in the order of the line.
         in_order = sorted(rows, key=lambda row: (row.create_time, row.external_id))
@@ -115,6 +116,8 @@ class PostgresSwitch:
 
 async def _status(connection: AsyncConnection) -> BuyingStatus:
     parked = select(func.count()).select_from(PURCHASE).where(PARKED).scalar_subquery()
-    row = (await connection.execute(select(*BUYING.c, parked.label("parked"), NOW.label("now")))).one()
+    oldest = select(func.min(_C.create_time)).where(PARKED).scalar_subquery()
+    statement = select(*BUYING.c, parked.label("parked"), oldest.label("oldest"), NOW.label("now"))
+    row = (await connection.execute(statement)).one()
     caution_end = row.caution_end if row.caution_end > row.now else None
-    return BuyingStatus(PauseCause(row.cause), row.reason, row.change_time, row.parked, caution_end)
+    return BuyingStatus(PauseCause(row.cause), row.reason, row.change_time, row.parked, caution_end, row.oldest)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from chassis.database import Database
-from chassis.errors import RequestIdReused
+from chassis.errors import RequestIdReused, ServiceUnavailable
 from chassis.failpoints import failpoint
 from chassis.outbox import Outbox
 from sqlalchemy import ColumnElement, DateTime, func, or_, select, update
@@ -67,8 +67,12 @@ class PurchaseRows:
         return (await connection.execute(statement.returning(*WHOLE))).one_or_none()
 
     async def reread(self, connection: AsyncConnection, purchase: Purchase) -> Purchase:
-        """Return the purchase as somebody else left it."""
-        return purchase_of((await connection.execute(select(*WHOLE).where(same_purchase(purchase)))).one())
+        """Return the purchase as somebody else left it. Raises ServiceUnavailable where the database forgot it."""
+        row = (await connection.execute(select(*WHOLE).where(same_purchase(purchase)))).one_or_none()
+        if row is None:
+            # It was opened in a database that has been replaced meanwhile by one that never heard of it.
+            raise ServiceUnavailable("the database does not know the purchase any more")
+        return purchase_of(row)
 
 
 def same_purchase(purchase: Purchase) -> ColumnElement[bool]:

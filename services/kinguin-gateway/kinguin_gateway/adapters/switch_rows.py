@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from chassis.outbox import Outbox
-from sqlalchemy import ColumnElement, Text, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Text, exists, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.announcements import account_audited
@@ -19,20 +19,26 @@ logger = structlog.get_logger(__name__)
 
 _B = BUYING.c
 # A promoted replica and a restored base backup have a new timeline; what pg_dump wrote is read into another server,
-# another database of the same one, or at least another table.
+# another database of the same one, or at least another table. A replica that is not promoted has no timeline to write
+# to, and what it says here is noted nowhere, because nothing can be.
 _INCARNATION: ColumnElement[str] = literal_column(
     """
-    concat_ws(
+    CASE WHEN pg_is_in_recovery() THEN 'in recovery' ELSE concat_ws(
         '/',
         (SELECT system_identifier FROM pg_control_system()),
         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
         (SELECT oid FROM pg_database WHERE datname = current_database()),
         CAST(to_regclass('purchase') AS oid)
-    )
+    ) END
     """,
     Text,
 )
 PARKED = PURCHASE.c.park_time.is_not(None)
+_LINE = PURCHASE.alias("line")
+ANYBODY_WAITS = or_(
+    exists(select(1).where(_B.cause != PauseCause.NONE.value)),
+    exists(select(1).where(_LINE.c.park_time.is_not(None))),
+)
 
 
 @dataclass(frozen=True, slots=True)

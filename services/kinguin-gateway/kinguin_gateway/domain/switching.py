@@ -36,13 +36,17 @@ def pause_cause(problem: Problem) -> PauseCause:
 
 @dataclass(frozen=True, slots=True)
 class BuyingStatus:
-    """Whether we buy, and since when. `caution_end` is past where the database forgot nothing lately."""
+    """Whether we buy, and since when. `caution_end` is None where the database forgot nothing lately.
+
+    `oldest_parked` is when the first in line was asked for first; None where nobody waits.
+    """
 
     cause: PauseCause
     reason: str
     change_time: datetime
     parked_count: int
     caution_end: datetime | None = None
+    oldest_parked: datetime | None = None
 
     @property
     def paused(self) -> bool:

@@ -132,9 +132,9 @@ class FakePurchases:
         return await self._settle(purchase, "purchase.parked", state=PurchaseState.INTENDED, parked=True)
 
     async def status(self) -> BuyingStatus:
-        parked = sum(row.purchase.parked for row in self.rows.values())
+        parked = [row.purchase.create_time for row in self.rows.values() if row.purchase.parked]
         caution_end = self.caution_end if self._forgot() else None
-        return BuyingStatus(self.cause, "", self.now(), parked, caution_end)
+        return BuyingStatus(self.cause, "", self.now(), len(parked), caution_end, min(parked, default=None))
 
     async def pause(self, order: SwitchOrder) -> BuyingStatus:  # noqa: ARG002 # the port's
         self.cause = PauseCause.OPERATOR
@@ -242,7 +242,8 @@ class FakePurchases:
     async def record_absent(self, purchase: Purchase, *, sent_before: datetime) -> Purchase:
         if self.rows[purchase.intent.external_id].purchase.send_deadline >= sent_before:
             return self.rows[purchase.intent.external_id].purchase
-        return await self._settle(purchase, "", state=PurchaseState.INTENDED)
+        anybody_waits = self.cause is not PauseCause.NONE or any(row.purchase.parked for row in self.rows.values())
+        return await self._settle(purchase, "", state=PurchaseState.INTENDED, parked=anybody_waits)
 
     async def _settle(self, purchase: Purchase, audited: str, **changes: object) -> Purchase:
         await self.step("before record")
