@@ -6,20 +6,31 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from chassis.clock import SystemClock
 from chassis.secret import SecretBytes
 from kinguin_gateway.adapters.kinguin_http import KinguinHttp
-from kinguin_gateway.domain.guard import NoAnswer, NotSent, Outcome, Taken, classify
-from kinguin_gateway.domain.purchase import Intent, Product, SupplierOrder, SupplierOrderState
+from kinguin_gateway.domain.guard import NoAnswer, NotSent, Outcome, Rejected, Taken, classify
+from kinguin_gateway.domain.purchase import (
+    Intent,
+    OrderKey,
+    Product,
+    SupplierKeyState,
+    SupplierOrder,
+    SupplierOrderState,
+)
+from kinguin_gateway.domain.returning import TakenReturn
 from kinguin_gateway.errors import SupplierUnavailable
-from kinguin_gateway.ports.supplier import SendWindow, SuppliedKey, Supplier
+from kinguin_gateway.ports.supplier import OrderFilter, SendWindow, SuppliedKey, Supplier
 
 from tests.integration.supplier_simulator import API_KEY, LANTERN, SupplierSimulator
 from tests.unit.kinguin_gateway.fakes import INTENT, FakeSupplier, Mood, a_turnstile, deliver
 
 LONG = timedelta(seconds=10)
+DAY = timedelta(days=1)
+UNKNOWN = "65a0c1d2e3f40516273800ff"
 
 
 class Bench(ABC):
@@ -40,8 +51,16 @@ class Bench(ABC):
         assert lookup.complete
         return list(lookup.orders)
 
+    async def searched(self, **wanted: Any) -> list[str]:
+        """Return the ids of the orders that a search shows."""
+        pages = self.supplier.search_orders(OrderFilter(**wanted))
+        return [order.supplier_order_id async for page in pages for order in page]
+
     @abstractmethod
     def lose_next_answer(self) -> None: ...
+
+    @abstractmethod
+    def go_away(self) -> None: ...
 
     @abstractmethod
     def sell_out(self) -> None: ...
@@ -74,6 +93,9 @@ class HttpBench(Bench):
     def fail_searches(self) -> None:
         self._simulator.misbehave("status", operation="searchOrders", status=503)
 
+    def go_away(self) -> None:
+        self._simulator.misbehave("status", operation="*", status=503)
+
     async def deliver(self, order: SupplierOrder) -> None:
         async with asyncio.timeout(10):
             while (await self._state(order)) is not SupplierOrderState.COMPLETED:  # noqa: ASYNC110 # another process
@@ -88,7 +110,16 @@ class FakeBench(Bench):
     def __init__(self) -> None:
         super().__init__()
         self.fake = FakeSupplier()
-        self.fake.products[LANTERN] = Product(LANTERN, "Lantern Hollow", 749, 10, False, (), "")  # noqa: FBT003 # no pre-order
+        self.fake.products[LANTERN] = Product(
+            product_id=LANTERN,
+            name="Lantern Hollow",
+            price_cents=749,
+            available=10,
+            preorder=False,
+            excluded_countries=(),
+            activation_details="",
+            update_time=datetime.now(UTC),
+        )
         self.supplier = self.fake
 
     def lose_next_answer(self) -> None:
@@ -104,9 +135,14 @@ class FakeBench(Bench):
     def fail_searches(self) -> None:
         self.fake.search_fails = lambda: True
 
+    def go_away(self) -> None:
+        self.fake.away = True
+
     async def deliver(self, order: SupplierOrder) -> None:
         quantity = self.intent.quantity
-        self.fake.show(deliver(order, quantity, SupplierOrderState.COMPLETED))
+        states = [OrderKey(f"key-{number}", SupplierKeyState.DELIVERED) for number in range(quantity)]
+        delivered = deliver(order, quantity, SupplierOrderState.COMPLETED)
+        self.fake.show(replace(delivered, lines=[replace(line, keys=states) for line in delivered.lines]))
         self.fake.keys[order.supplier_order_id] = [
             SuppliedKey(f"key-{number}", LANTERN, "text/plain", SecretBytes(b"AAAA-%d" % number))
             for number in range(quantity)
@@ -220,3 +256,75 @@ async def test_the_supplier_says_that_it_is_there(bench: Bench) -> None:
 async def test_a_turn_lets_in(bench: Bench) -> None:
     async with bench.supplier.turn():
         await bench.place()
+
+
+async def test_k42_orders_are_searched_the_newest_first(bench: Bench) -> None:
+    first = await bench.place()
+    second = await bench.place(replace(bench.intent, external_id=bench.intent.external_id + "-other"))
+    both = first.supplier_order_id, second.supplier_order_id
+    seen = [each for each in await bench.searched(product_id=LANTERN) if each in both]
+    assert seen == [second.supplier_order_id, first.supplier_order_id]
+
+
+async def test_every_filter_of_a_search_narrows_it(bench: Bench) -> None:
+    order = await bench.place()
+    await bench.deliver(order)
+    shown = await bench.supplier.read_order(order.supplier_order_id)
+    assert shown is not None
+    assert shown.create_time is not None
+    ours = [order.supplier_order_id]
+    reference = bench.intent.external_id
+    assert await bench.searched(external_id=reference) == ours
+    assert await bench.searched(supplier_order_id=order.supplier_order_id) == ours
+    for fitting, other in (
+        ({"product_id": LANTERN}, {"product_id": UNKNOWN}),
+        ({"state": SupplierOrderState.COMPLETED}, {"state": SupplierOrderState.CANCELED}),
+        ({"preorder": False}, {"preorder": True}),
+        ({"start_time": shown.create_time}, {"start_time": shown.create_time + DAY}),
+        ({"end_time": shown.create_time + timedelta(seconds=1)}, {"end_time": shown.create_time}),
+    ):
+        assert await bench.searched(external_id=reference, **fitting) == ours
+        assert await bench.searched(external_id=reference, **other) == []
+
+
+async def test_k49_keys_go_back_once(bench: Bench) -> None:
+    order = await bench.place()
+    await bench.deliver(order)
+    taken = await bench.supplier.return_keys(order.supplier_order_id)
+    assert isinstance(taken, TakenReturn)
+    assert len({key.supplier_key_id for key in taken.keys}) == bench.intent.quantity
+    again = await bench.supplier.return_keys(order.supplier_order_id)
+    assert isinstance(again, Rejected)
+    assert (again.problem.kind, bool(again.problem.trace)) == ("OrderNotSupported", True)
+
+
+async def test_an_order_that_is_not_there_cannot_go_back(bench: Bench) -> None:
+    reply = await bench.supplier.return_keys("PHSNONE0000")
+    assert isinstance(reply, Rejected)
+    assert (reply.status, reply.problem.kind) == (404, "OrderNotFound")
+
+
+async def test_k16_products_that_changed_since_are_told_and_no_others(bench: Bench) -> None:
+    known = await bench.supplier.changed_products([LANTERN, UNKNOWN], since=None)
+    assert [(product.product_id, product.cheapest_cents) for product in known] == [(LANTERN, 749)]
+    (product,) = known
+    assert product.update_time is not None
+    since = product.update_time - DAY
+    assert [each.product_id for each in await bench.supplier.changed_products([LANTERN], since=since)] == [LANTERN]
+    assert await bench.supplier.changed_products([LANTERN], since=product.update_time + DAY) == []
+
+
+async def test_k65_the_balance_is_read_in_cents(bench: Bench) -> None:
+    assert await bench.supplier.read_balance() == (await bench.supplier.check()).balance_cents
+
+
+async def test_a_supplier_that_is_away_is_unavailable_whatever_is_read(bench: Bench) -> None:
+    bench.go_away()
+    with pytest.raises(SupplierUnavailable):
+        await bench.searched()
+    with pytest.raises(SupplierUnavailable):
+        await bench.supplier.changed_products([LANTERN], since=None)
+    with pytest.raises(SupplierUnavailable):
+        await bench.supplier.read_balance()
+    with pytest.raises(SupplierUnavailable):
+        await bench.supplier.read_product(LANTERN)

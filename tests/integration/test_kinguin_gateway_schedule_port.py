@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
 from chassis.clock import SystemClock
 from chassis.database import Database
 from kinguin_gateway.adapters.postgres_pace import HEADROOM, PostgresSchedule
+from kinguin_gateway.breaker import Breaker
+from kinguin_gateway.pacing import Turnstile
 from kinguin_gateway.ports.pace import Schedule
 
 from tests.integration.real_servers import REPOSITORY, Postgres
@@ -59,3 +62,30 @@ async def test_k7_a_supplier_that_wants_to_be_left_alone_is(schedule: Schedule) 
     assert (await schedule.reserve(1)).first >= held.first - SOON
     await schedule.hold(timedelta(hours=1))
     assert (await schedule.reserve(1)).count == 0
+
+
+REPLICAS, CALLS = 4, 80
+# What the clocks of a database and of its callers differ by while both count.
+DRIFT = 0.02
+
+
+async def test_k7_replicas_together_call_no_oftener_than_the_rate(postgres: Postgres) -> None:
+    own = await postgres.make_database("kinguin", REPOSITORY / "services" / "kinguin-gateway" / "migrations")
+    clock, times = SystemClock(), list[float]()
+
+    async def call(turnstile: Turnstile) -> None:
+        async with turnstile.turn(read=True):
+            times.append(clock.elapsed())
+
+    async with AsyncExitStack() as stack:
+        replicas = []
+        for number in range(REPLICAS):
+            database = await stack.enter_async_context(Database.open(own.service_url, application=f"replica {number}"))
+            schedule = PostgresSchedule(database, per_second=RATE / HEADROOM, patience=PATIENCE)
+            replicas.append(Turnstile(clock, schedule, Breaker(clock, lambda: 0.5), concurrency=CALLS))
+        begin = clock.elapsed()
+        await asyncio.gather(*(call(replicas[number % REPLICAS]) for number in range(CALLS)))
+    # However late a busy machine lets a call begin, none may begin before its moment: so many by then, and no more.
+    late = [time - begin - number / RATE for number, time in enumerate(sorted(times))]
+    assert len(times) == CALLS
+    assert min(late) >= -DRIFT

@@ -87,7 +87,7 @@ def _text(body: Mapping[object, object], name: str, path: str) -> str:
 
 
 def _qty(value: object, path: str) -> int:
-    if isinstance(value, Decimal) and value.adjusted() < _MOST_DIGITS and value == int(value):
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _MOST_DIGITS and value == int(value):
         value = int(value)  # JSON does not tell 1.0 from 1
     if not isinstance(value, int) or isinstance(value, bool):
         raise violation('The "qty" property must be an integer.', path, value)

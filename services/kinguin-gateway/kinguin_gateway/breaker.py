@@ -21,8 +21,6 @@ MOST_FAILURES = 17
 WINDOW_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-# A probe whose end was never told is taken for lost.
-PROBE_SECONDS = 30.0
 
 
 class Breaker:
@@ -34,28 +32,34 @@ class Breaker:
         self._calls: deque[tuple[float, bool]] = deque(maxlen=WINDOW_CALLS)
         self._pause = FIRST_PAUSE_SECONDS
         self._open_until: float | None = None
-        self._probe_until = float("-inf")
+        self._probing = False
 
     @property
     def is_open(self) -> bool:
         """Whether calls are held back."""
         return self._open_until is not None
 
-    def enter(self, *, probe: bool) -> None:
-        """Let a call through, or raise SupplierUnavailable: nothing was sent. Only a `probe` may find out anew."""
+    def enter(self, *, read: bool) -> bool:
+        """Let a call through, or raise SupplierUnavailable: nothing was sent.
+
+        True says that it is the probe, which only a read can be. There is one at a time, until `leave`.
+        """
         if self._open_until is None:
-            return
-        now = self._clock.elapsed()
-        if probe and now >= self._open_until and now >= self._probe_until:
-            self._probe_until = now + PROBE_SECONDS
-            return
+            return False
+        if read and not self._probing and self._clock.elapsed() >= self._open_until:
+            self._probing = True
+            return True
         raise SupplierUnavailable("the supplier does not answer; it is left alone for a while and nothing was sent")
 
-    def note(self, *, answered: bool) -> None:
+    def leave(self) -> None:
+        """End the probe, whether or not it was ever sent: another may find out."""
+        self._probing = False
+
+    def note(self, *, answered: bool, probe: bool = False) -> None:
         """Count what became of a call: any answer but a 5xx is one."""
         now = self._clock.elapsed()
         if self._open_until is not None:
-            self._note_while_open(now, answered=answered)
+            self._note_while_open(now, answered=answered, probe=probe)
             return
         self._calls.append((now, answered))
         failures = sum(not each for _, each in self._calls)
@@ -63,16 +67,15 @@ class Breaker:
         if failures > MOST_FAILURES and recent:
             self._open(now)
 
-    def _note_while_open(self, now: float, *, answered: bool) -> None:
-        probed = now < self._probe_until
-        self._probe_until = float("-inf")
+    def _note_while_open(self, now: float, *, answered: bool, probe: bool) -> None:
         if answered:
             logger.warning("supplier answers again")
             self._calls.clear()
             self._pause = FIRST_PAUSE_SECONDS
             self._open_until = None
             BREAKER_OPEN.set(0)
-        elif probed:
+        elif probe:
+            # Other calls that fail now were on their way before it opened, and say nothing new.
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self._open(now)
 

@@ -31,21 +31,21 @@ class Turnstile:
         self._reserving: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def turn(self, *, read: bool) -> AsyncIterator[None]:
-        """Wait for a turn and hold a place for the block. Raises SupplierUnavailable: nothing was sent then."""
-        self._breaker.enter(probe=read)
+    async def turn(self, *, read: bool) -> AsyncIterator[bool]:
+        """Wait for a turn and hold a place for the block, which is told whether its call is the breaker's probe.
+
+        Raises SupplierUnavailable: nothing was sent then.
+        """
+        probe = self._breaker.enter(read=read)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await self._places.acquire()
-        except TimeoutError:
-            raise SupplierUnavailable("too many calls of the supplier are open; nothing was sent") from None
-        try:
-            begin = await self._moment()
-            if (wait := begin - self._clock.elapsed()) > 0:
-                await self._clock.sleep(wait)
-            yield
+            async with self._place():
+                begin = await self._moment()
+                if (wait := begin - self._clock.elapsed()) > 0:
+                    await self._clock.sleep(wait)
+                yield probe
         finally:
-            self._places.release()
+            if probe:
+                self._breaker.leave()
 
     async def hold(self, wait: timedelta) -> None:
         """Leave the supplier alone for so long, in all replicas."""
@@ -58,6 +58,22 @@ class Turnstile:
     def note(self, *, answered: bool) -> None:
         """Tell the breaker what became of a call."""
         self._breaker.note(answered=answered)
+
+    def note_probe(self, *, answered: bool) -> None:
+        """Tell the breaker what became of its probe."""
+        self._breaker.note(answered=answered, probe=True)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise SupplierUnavailable("too many calls of the supplier are open; nothing was sent") from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def _moment(self) -> float:
         """Return the moment of this call on our clock. All who wait while one reservation runs share the next."""

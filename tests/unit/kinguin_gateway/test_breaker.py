@@ -3,7 +3,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from kinguin_gateway.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PROBE_SECONDS, WINDOW_CALLS, Breaker
+from kinguin_gateway.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, WINDOW_CALLS, Breaker
 from kinguin_gateway.errors import SupplierUnavailable
 
 from tests.unit.simulated import SimulatedClock, simulate
@@ -20,7 +20,7 @@ def fail(breaker: Breaker, times: int = WINDOW_CALLS) -> None:
 
 def lets_in(breaker: Breaker, *, read: bool) -> bool:
     try:
-        breaker.enter(probe=read)
+        breaker.enter(read=read)
     except SupplierUnavailable:
         return False
     return True
@@ -102,7 +102,8 @@ def test_pauses_grow_to_a_bound_while_probes_fail() -> None:
             while not lets_in(breaker, read=True):  # noqa: ASYNC110 # simulated time
                 await asyncio.sleep(0.1)
             gaps.append(round(clock.elapsed() - opened))
-            breaker.note(answered=False)
+            breaker.note(answered=False, probe=True)
+            breaker.leave()
             opened = clock.elapsed()
         return gaps
 
@@ -119,16 +120,44 @@ def test_what_was_on_its_way_before_it_opened_does_not_lengthen_the_pause() -> N
     simulate(run())
 
 
-def test_a_probe_that_never_came_back_is_followed_by_another() -> None:
+def test_a_probe_that_was_never_sent_is_followed_by_another_at_once() -> None:
     async def run() -> None:
         breaker = a_breaker()
         fail(breaker)
         await asyncio.sleep(FIRST_PAUSE_SECONDS)
         assert lets_in(breaker, read=True)
-        await asyncio.sleep(PROBE_SECONDS)
+        assert not lets_in(breaker, read=True)
+        breaker.leave()
         assert lets_in(breaker, read=True)
 
     simulate(run())
+
+
+def test_calls_that_fail_late_neither_end_a_probe_nor_lengthen_the_pause() -> None:
+    async def run() -> None:
+        breaker = a_breaker()
+        fail(breaker)
+        await asyncio.sleep(FIRST_PAUSE_SECONDS)
+        assert lets_in(breaker, read=True)
+        for _ in range(20):
+            fail(breaker, 1)
+            await asyncio.sleep(1)
+            assert not lets_in(breaker, read=True)
+        breaker.note(answered=False, probe=True)
+        breaker.leave()
+        await asyncio.sleep(2 * FIRST_PAUSE_SECONDS)
+        assert lets_in(breaker, read=True)
+
+    simulate(run())
+
+
+def test_an_answer_to_whatever_call_closes_it() -> None:
+    def act(breaker: Breaker) -> None:
+        fail(breaker)
+        breaker.note(answered=True)
+        assert lets_in(breaker, read=False)
+
+    in_time(act)
 
 
 def test_after_it_closed_it_counts_anew() -> None:

@@ -48,6 +48,14 @@ def test_k14_k23_text_is_counted_by_itself_where_it_is_asked_for() -> None:
     assert refusal(pictures, quantity=2, key_type="text") == "out_of_stock"
 
 
+def test_k22_k23_the_cheapest_offer_that_has_text_decides_where_text_is_asked_for() -> None:
+    pictures = Offer(900, 50, offer_id="a")
+    text = Offer(1400, 50, offer_id="b", available_text=50)
+    assert refusal(offers(pictures, text), key_type="text") == "price_above_limit"
+    assert refusal(offers(pictures, text)) == ""
+    assert refusal(offers(pictures), key_type="text") == "out_of_stock"
+
+
 def test_k22_a_price_above_the_limit_is_not_accepted() -> None:
     assert refusal(offers(Offer(1300, 50, offer_id="a"))) == "price_above_limit"
     assert refusal(offers(Offer(1299, 50, offer_id="a"))) == ""
@@ -65,6 +73,16 @@ def test_k22_offers_within_the_limit_serve_together() -> None:
 def test_k19_k27_more_than_nine_are_only_bought_wholesale() -> None:
     assert refusal(a_product(), quantity=10, offer_id="offer-1") == "not_wholesale"
     assert refusal(a_product(), quantity=9) == ""
+
+
+def test_k27_many_keys_are_bought_of_an_offer_that_is_named() -> None:
+    assert refusal(offers(BULK), quantity=10) == "not_wholesale"
+    assert refusal(offers(BULK), quantity=10, offer_id="bulk") == ""
+
+
+def test_k28_k29_at_most_a_thousand_are_bought_at_once() -> None:
+    assert refusal(offers(BULK), quantity=1000, offer_id="bulk") == ""
+    assert refusal(offers(BULK), quantity=1001, offer_id="bulk") == "not_wholesale"
 
 
 def test_k30_an_offer_without_wholesale_is_not_bought_wholesale() -> None:

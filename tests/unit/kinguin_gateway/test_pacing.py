@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 from chassis.errors import ServiceUnavailable
-from kinguin_gateway.breaker import Breaker
+from kinguin_gateway.breaker import FIRST_PAUSE_SECONDS, WINDOW_CALLS, Breaker
 from kinguin_gateway.errors import SupplierUnavailable
 from kinguin_gateway.pacing import LONGEST_HOLD, PATIENCE_SECONDS, Turnstile
 from kinguin_gateway.ports.pace import Slots
@@ -164,3 +164,31 @@ def test_who_gives_up_waiting_keeps_no_place() -> None:
         return times
 
     assert simulate(impatient()) == [0.0, 2.0]
+
+
+def test_a_probe_that_finds_no_place_leaves_the_way_to_another() -> None:
+    async def crowded() -> float:
+        clock = SimulatedClock()
+        breaker = Breaker(clock, lambda: 0.5)
+        turnstile = Turnstile(clock, FakeSchedule(clock, per_second=1000), breaker, concurrency=1)
+        async with turnstile.turn(read=False):
+            for _ in range(WINDOW_CALLS):
+                turnstile.note(answered=False)
+            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+            with pytest.raises(SupplierUnavailable, match="too many"):
+                await passing(turnstile, [])
+        freed = clock.elapsed()
+        async with turnstile.turn(read=True) as probe:
+            assert probe
+            return clock.elapsed() - freed
+
+    assert simulate(crowded()) < 1
+
+
+def test_only_the_call_that_finds_out_is_told_that_it_is_the_probe() -> None:
+    async def run() -> None:
+        turnstile = a_turnstile(SimulatedClock())
+        async with turnstile.turn(read=True) as probe:
+            assert not probe
+
+    simulate(run())

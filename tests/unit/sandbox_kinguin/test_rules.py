@@ -31,6 +31,8 @@ from tests.unit.sandbox_kinguin.simulated_supplier import offer, product
         ({"products": [line(qty=True)]}, "products[0].qty"),
         ({"products": [line(qty=Decimal("1.5"))]}, "products[0].qty"),
         ({"products": [line(qty=Decimal("1e999999"))]}, "products[0].qty"),
+        ({"products": [line(qty=Decimal("Infinity"))]}, "products[0].qty"),
+        ({"products": [line(qty=Decimal("NaN"))]}, "products[0].qty"),
         ({"products": [line(price="5")]}, "products[0].price"),
         ({"products": [line(price=True)]}, "products[0].price"),
         ({"products": [line(price=-1)]}, "products[0].price"),

@@ -67,6 +67,8 @@ _TOO_MANY_REQUESTS, _SERVICE_UNAVAILABLE = 429, 503
 _FAILED = frozenset({"no answer", "5xx"})
 _HOLD_UNTOLD = timedelta(seconds=1)
 _MOST_DIGITS = 6
+_SECOND = timedelta(seconds=1)
+_LAST = datetime.max.replace(tzinfo=UTC) - _SECOND
 T = TypeVar("T")
 
 
@@ -137,7 +139,7 @@ class KinguinHttp:
         ) as client:
             yield cls(client, turnstile, call_limit=call_limit)
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def turn(self) -> AbstractAsyncContextManager[object]:
         """See the port."""
         return self._turnstile.turn(read=False)
 
@@ -194,13 +196,15 @@ class KinguinHttp:
             yield keys
 
     async def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
-        """See the port. What the supplier's filters cannot say is filtered here."""
+        """See the port. What the supplier's filters cannot say is filtered here; a short page alone ends nothing."""
         query = {name: value for name, value in _search_query(wanted).items() if value}
+        seen: set[str] = set()
         for page in range(1, MOST_LISTED_PAGES + 1):
             page_query = {**query, "page": page, "limit": PAGE}
-            orders, _ = await self._read("search_orders", "v1/order", order_page_from_json, query=page_query)
+            orders, counted = await self._read("search_orders", "v1/order", order_page_from_json, query=page_query)
+            seen.update(order.supplier_order_id for order in orders)
             yield [order for order in orders if _is_before(order, wanted.end_time)]
-            if len(orders) < PAGE:
+            if not orders or (len(orders) < PAGE and len(seen) >= counted):
                 return
 
     async def return_keys(self, supplier_order_id: str) -> ReturnReply:
@@ -260,7 +264,8 @@ class KinguinHttp:
         try:
             return await self._read(operation, path, parse)
         except SupplierUnavailable as error:
-            if error.metadata.get("status") == str(_NOT_FOUND):
+            # Without a kind it is the page of a proxy, or of a host that is gone (K1), and no word of the supplier's.
+            if error.metadata.get("status") == str(_NOT_FOUND) and error.metadata.get("kind"):
                 return None
             raise
 
@@ -274,11 +279,11 @@ class KinguinHttp:
         most_bytes: int = MOST_BYTES,
     ) -> T:
         await failpoint(f"kinguin_gateway.before_{operation}")
-        async with self._turnstile.turn(read=True):
+        async with self._turnstile.turn(read=True) as probe:
             request = self._client.build_request("GET", path, params=query)
             try:
                 async with asyncio.timeout(remaining(self._call_seconds)):
-                    answer = await self._exchange(operation, request, most_bytes)
+                    answer = await self._exchange(operation, request, most_bytes, probe=probe)
             except _TooLarge:
                 raise SupplierUnavailable("the supplier's answer is too large", metadata={"status": "200"}) from None
             except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -288,7 +293,9 @@ class KinguinHttp:
         await failpoint(f"kinguin_gateway.after_{operation}")
         return _understand(operation, answer, parse)
 
-    async def _exchange(self, operation: str, request: httpx.Request, most_bytes: int) -> _Answer:
+    async def _exchange(
+        self, operation: str, request: httpx.Request, most_bytes: int, *, probe: bool = False
+    ) -> _Answer:
         began, outcome = time.perf_counter(), "no answer"
         try:
             with span(f"supplier {operation}", kind=SpanKind.CLIENT):
@@ -302,7 +309,8 @@ class KinguinHttp:
                 await self._turnstile.hold(wait)
             return answer
         finally:
-            self._turnstile.note(answered=outcome not in _FAILED)
+            note = self._turnstile.note_probe if probe else self._turnstile.note
+            note(answered=outcome not in _FAILED)
             SUPPLIER_SECONDS.labels(operation, outcome).observe(time.perf_counter() - began)
 
 
@@ -335,7 +343,8 @@ def _search_query(wanted: OrderFilter) -> dict[str, str]:
         "status": "" if wanted.state is None else wanted.state.value,
         "isPreorder": preorder,
         "createdAtFrom": "" if wanted.start_time is None else _moment_to_query(wanted.start_time),
-        "createdAtTo": "" if wanted.end_time is None else _moment_to_query(wanted.end_time),
+        # A second more than wanted: it is written without fractions, and what is too much is filtered afterwards.
+        "createdAtTo": "" if wanted.end_time is None else _moment_to_query(min(wanted.end_time, _LAST) + _SECOND),
     }
 
 

@@ -74,6 +74,12 @@ def _check_preorder(product: Product, offers: Sequence[Offer], intent: Intent) -
 
 
 def _check_wholesale(offers: Sequence[Offer], intent: Intent) -> Checked:
+    if not intent.offer_id:
+        return _refused(
+            NOT_WHOLESALE, f"{LEAST_WHOLESALE} keys or more are bought of one offer, which is not named"
+        )  # K27
+    if intent.quantity > MOST_WHOLESALE:
+        return _refused(NOT_WHOLESALE, f"at most {MOST_WHOLESALE} keys are sold at once")  # K28, K29
     for offer in offers:
         reached = [tier.price_cents for tier in offer.tiers if intent.quantity >= tier.min_quantity]
         if not reached:
@@ -87,11 +93,12 @@ def _check_wholesale(offers: Sequence[Offer], intent: Intent) -> Checked:
 
 
 def _check_usual(offers: Sequence[Offer], intent: Intent) -> Checked:
-    if not any(offer.available for offer in offers):
-        return _refused(OUT_OF_STOCK, "no key is there")
-    affordable = _affordable([offer for offer in offers if offer.available], intent)
+    stocked = [offer for offer in offers if _there(offer, intent)]
+    if not stocked:
+        return _refused(OUT_OF_STOCK, "no key is there")  # K14
+    affordable = _affordable(stocked, intent)
     if not affordable:
-        return _above([offer for offer in offers if offer.available], intent)
+        return _above(stocked, intent)
     there = sum(min(_there(offer, intent), MOST_PER_OFFER) for offer in affordable)
     if there < intent.quantity:
         return _refused(OUT_OF_STOCK, f"{there} keys are there within the limit")  # K14

@@ -69,7 +69,7 @@ class SupplierHealth:
 class Supplier(Protocol):
     """The supplier. Reads raise SupplierUnavailable or SupplierUnauthorized; placing an order never raises."""
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def turn(self) -> AbstractAsyncContextManager[object]:
         """Wait for a turn to call the supplier. Raises SupplierUnavailable when too many wait; nothing was sent."""
         ...
 
