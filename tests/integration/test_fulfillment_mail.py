@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fulfillment.adapters.smtp import SmtpMailer
-from fulfillment.ports import Letter, MailDelayed, MailRefused
+from fulfillment.ports.mail import Letter, MailDelayed, MailRefused
 
 LETTER = Letter("<id@shop.example>", "alice@example.com", "Your order order-1 is ready", "text", "<p>html</p>")
 POLITE = {"": "220 hello", "EHLO": "250 HELP", "MAIL": "250 ok", "RCPT": "250 ok", "DATA": "354 go on", ".": "250 kept"}

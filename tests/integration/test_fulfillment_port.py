@@ -23,7 +23,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.planner import plan
-from fulfillment.ports import Orders
+from fulfillment.ports.orders import Orders
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentReady
 from keyferry.fulfillment.v1.fulfillment_service_pb2 import ConfirmPaymentResponse
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fulfillment.convert import order_digest, order_from_proto, payment_from_proto
 from fulfillment.domain.model import ExternalId, KeyId
 from fulfillment.intake import Intake
-from fulfillment.ports import OrderTransaction
+from fulfillment.ports.orders import OrderTransaction
 from fulfillment.progress import Progress
 
 Within = Callable[[AsyncConnection], OrderTransaction]

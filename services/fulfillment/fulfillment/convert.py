@@ -28,7 +28,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.facts import timestamp
-from fulfillment.ports import KeyWish, Viewer
+from fulfillment.ports.vault import KeyWish, Viewer
 
 MOST_ITEMS = 50
 MOST_QUANTITY = 1000

@@ -17,7 +17,7 @@ from keyferry.events.v1.fulfillment_events_pb2 import (
 from keyferry.type.v1 import actor_pb2
 
 from fulfillment.domain.model import Fulfillment, Key, OrderId, Payment, Purchase, State
-from fulfillment.ports import OrderTransaction
+from fulfillment.ports.orders import OrderTransaction
 
 SERVICE = "fulfillment"
 

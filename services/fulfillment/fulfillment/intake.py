@@ -12,7 +12,7 @@ from fulfillment.domain.model import Fulfillment, Order, OrderId, Payment, Reaso
 from fulfillment.domain.planner import plan
 from fulfillment.domain.policy import Paid, PaymentVerdict, judge_payments
 from fulfillment.errors import OrderConflict, PaymentReused
-from fulfillment.ports import OrderTransaction
+from fulfillment.ports.orders import OrderTransaction
 
 WITH_THE_ORDER = "with its order"
 

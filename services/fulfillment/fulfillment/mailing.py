@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from fulfillment import facts
 from fulfillment.domain.policy import wait_after
 from fulfillment.metrics import MAILS
-from fulfillment.ports import Letter, MailDelayed, MailDue, Mailer, MailRefused, Orders
+from fulfillment.ports.mail import Letter, MailDelayed, MailDue, Mailer, MailRefused
+from fulfillment.ports.orders import Orders
 
 logger = structlog.get_logger(__name__)
 

@@ -18,7 +18,8 @@ from fulfillment.domain.machine import Command, Signal, decide
 from fulfillment.domain.model import Key, KeyId, Purchase, State
 from fulfillment.domain.policy import signal_on_claim, wait_after
 from fulfillment.intake import summarize
-from fulfillment.ports import (
+from fulfillment.ports.orders import Orders, OrderTransaction
+from fulfillment.ports.supplier import (
     ArrivedKey,
     Buying,
     Claimed,
@@ -26,8 +27,6 @@ from fulfillment.ports import (
     Collected,
     InDoubt,
     NoAnswer,
-    Orders,
-    OrderTransaction,
     Paused,
     PlaceAnswer,
     Placed,

@@ -14,7 +14,8 @@ from fulfillment import facts
 from fulfillment.domain.model import Fulfillment, OrderId, State
 from fulfillment.errors import KeyNotFound, OrderNotFound
 from fulfillment.metrics import ACCESS_DENIED
-from fulfillment.ports import KeyWish, Orders
+from fulfillment.ports.orders import Orders
+from fulfillment.ports.vault import KeyWish
 
 DEFAULT_PAGE = 20
 LARGEST_PAGE = 100

@@ -25,7 +25,9 @@ from fulfillment.domain.model import Order, OrderId
 from fulfillment.errors import ProductUnknown
 from fulfillment.facts import timestamp
 from fulfillment.intake import Intake
-from fulfillment.ports import Orders, Supplier, Vault
+from fulfillment.ports.orders import Orders
+from fulfillment.ports.supplier import Supplier
+from fulfillment.ports.vault import Vault
 from fulfillment.reading import Reading
 from fulfillment.watching import Watching
 

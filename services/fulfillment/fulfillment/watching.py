@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fulfillment.domain.model import Fulfillment, OrderId, State
 from fulfillment.metrics import WATCHERS
-from fulfillment.ports import Orders
+from fulfillment.ports.orders import Orders
 
 # A notification may be lost; a stream then lags by at most this.
 LOOK_SECONDS = 15.0

@@ -19,7 +19,7 @@ from fulfillment.adapters.kinguin_grpc import not_placed
 from fulfillment.convert import fulfillment_to_proto
 from fulfillment.domain.model import OrderId
 from fulfillment.intake import Intake
-from fulfillment.ports import PlaceAnswer, Placed, Refused
+from fulfillment.ports.supplier import PlaceAnswer, Placed, Refused
 from fulfillment.progress import Progress
 from gateway.convert import order_from_proto
 from gateway.domain.order import Order

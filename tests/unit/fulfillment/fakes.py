@@ -5,17 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fulfillment.domain.model import ExternalId, KeyId, Purchase
-from fulfillment.ports import (
-    ArrivedKey,
-    Buying,
-    CollectAnswer,
-    Collected,
-    DownloadLink,
-    KeyWish,
-    NoAnswer,
-    PlaceAnswer,
-    Placed,
-)
+from fulfillment.ports.supplier import ArrivedKey, Buying, CollectAnswer, Collected, NoAnswer, PlaceAnswer, Placed
+from fulfillment.ports.vault import DownloadLink, KeyWish
 
 from tests.unit.fulfillment.examples import NOON
 

@@ -19,15 +19,12 @@ from fulfillment.domain.machine import IllegalSignal
 from fulfillment.domain.model import ExternalId, KeyId, Order, OrderId, Purchase, State
 from fulfillment.intake import Intake
 from fulfillment.mailing import Letters, Mailing
-from fulfillment.ports import (
+from fulfillment.ports.mail import Letter, MailDelayed, MailDue, MailRefused
+from fulfillment.ports.supplier import (
     Buying,
     Claimed,
     CollectAnswer,
     InDoubt,
-    Letter,
-    MailDelayed,
-    MailDue,
-    MailRefused,
     NoAnswer,
     Paused,
     PlaceAnswer,

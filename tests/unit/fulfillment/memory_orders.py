@@ -29,7 +29,8 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.planner import Planned
-from fulfillment.ports import Buying, MailDue
+from fulfillment.ports.mail import MailDue
+from fulfillment.ports.supplier import Buying
 from google.protobuf.message import Message
 
 R = TypeVar("R", bound=Message)

@@ -9,7 +9,7 @@ from chassis.events import Event
 from fulfillment.consumer import EventHandlers
 from fulfillment.domain.model import ExternalId, OrderId, State
 from fulfillment.intake import Intake
-from fulfillment.ports import Paused
+from fulfillment.ports.supplier import Paused
 from fulfillment.progress import Progress
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp

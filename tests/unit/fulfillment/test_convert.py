@@ -30,7 +30,7 @@ from fulfillment.domain.model import (
     Reason,
     State,
 )
-from fulfillment.ports import KeyWish, Viewer
+from fulfillment.ports.vault import KeyWish, Viewer
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as service_pb

@@ -15,7 +15,7 @@ from fulfillment.domain import machine
 from fulfillment.domain.machine import Signal
 from fulfillment.domain.model import ExternalId, Item, Key, OrderId, Payment, Purchase, State
 from fulfillment.domain.planner import Planned, plan
-from fulfillment.ports import CollectAnswer, InDoubt, PlaceAnswer, Refused
+from fulfillment.ports.supplier import CollectAnswer, InDoubt, PlaceAnswer, Refused
 
 from tests.unit.fulfillment.history import History, run_history
 from tests.unit.fulfillment.memory_orders import MailRow, MemoryTransaction

@@ -8,7 +8,7 @@ import pytest
 from fulfillment.domain.model import OrderId
 from fulfillment.intake import Intake
 from fulfillment.mailing import LEASE, SEND_SECONDS, Letters, Mailing
-from fulfillment.ports import Letter, MailDelayed, MailDue, MailRefused
+from fulfillment.ports.mail import Letter, MailDelayed, MailDue, MailRefused
 from hypothesis import given
 from hypothesis import strategies as st
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded

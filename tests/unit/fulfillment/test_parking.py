@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from fulfillment.domain.model import Reason, State
 from fulfillment.domain.policy import MOST_AGE, MOST_PARKED
-from fulfillment.ports import InDoubt, NoAnswer, Paused, PlaceAnswer, Refused
+from fulfillment.ports.supplier import InDoubt, NoAnswer, Paused, PlaceAnswer, Refused
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentNeedsAttention
 
 from tests.unit.fulfillment.shop import Shop

@@ -5,7 +5,7 @@ from fulfillment.domain.machine import Command
 from fulfillment.domain.model import ExternalId, KeyId, Reason, State
 from fulfillment.domain.policy import MOST_AGE
 from fulfillment.intake import Intake
-from fulfillment.ports import CollectAnswer, InDoubt, NoAnswer, Refused, Unknown, Unreadable
+from fulfillment.ports.supplier import CollectAnswer, InDoubt, NoAnswer, Refused, Unknown, Unreadable
 from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, LEASE
 from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentDelivered,

@@ -4,7 +4,7 @@ from chassis.paging import write_page_token
 from fulfillment.domain.model import Customer, KeyId, OrderId, State
 from fulfillment.errors import KeyNotFound, OrderNotFound
 from fulfillment.intake import Intake
-from fulfillment.ports import KeyWish, Viewer
+from fulfillment.ports.vault import KeyWish, Viewer
 from fulfillment.progress import Progress
 from fulfillment.reading import Page, Reading
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded

@@ -11,7 +11,7 @@ from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.kinguin.v1.kinguin_service_pb2_grpc import KinguinServiceStub
 
 from fulfillment.domain.model import KeyId
-from fulfillment.ports import (
+from fulfillment.ports.supplier import (
     ArrivedKey,
     Buying,
     CollectAnswer,

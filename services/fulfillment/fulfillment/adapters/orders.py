@@ -13,7 +13,7 @@ from fulfillment.adapters.postgres import PostgresOrderTransaction
 from fulfillment.adapters.reading import read_fulfillments
 from fulfillment.adapters.tables import ITEM, MAIL, ORDER
 from fulfillment.domain.model import Fulfillment, OrderId, State
-from fulfillment.ports import MailDue
+from fulfillment.ports.mail import MailDue
 
 
 class PostgresOrders:

@@ -30,7 +30,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.planner import Planned
-from fulfillment.ports import Buying
+from fulfillment.ports.supplier import Buying
 
 R = TypeVar("R", bound=Message)
 

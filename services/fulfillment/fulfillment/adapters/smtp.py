@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 from chassis.deadline import bounded
 
-from fulfillment.ports import Letter, MailDelayed, MailRefused
+from fulfillment.ports.mail import Letter, MailDelayed, MailRefused
 
 CALL_SECONDS = 15.0
 SEND_SECONDS = 30.0

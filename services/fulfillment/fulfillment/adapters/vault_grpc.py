@@ -7,7 +7,7 @@ from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
-from fulfillment.ports import DownloadLink, KeyWish, Viewer
+from fulfillment.ports.vault import DownloadLink, KeyWish, Viewer
 
 
 class GrpcVault:

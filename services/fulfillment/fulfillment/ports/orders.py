@@ -1,19 +1,16 @@
-"""What fulfillment needs of the outside world, in its own words."""
+"""The rows of orders, as fulfillment needs them."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from fulfillment.domain.machine import Command
 from fulfillment.domain.model import (
     Amount,
     ExternalId,
     Fulfillment,
-    Item,
     ItemId,
     Key,
     KeyId,
@@ -25,191 +22,10 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.planner import Planned
+from fulfillment.ports.mail import MailDue
+from fulfillment.ports.supplier import Buying
 
 R = TypeVar("R", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Buying:
-    """One purchase and all that the supplier's side must be told to make it."""
-
-    purchase: Purchase
-    item: Item
-    customer_id: str = field(repr=False)
-    country_code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A purchase that is this worker's until its lease ends, and what is to be done with it."""
-
-    buying: Buying
-    commands: Sequence[Command]
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """The supplier took the order."""
-
-    supplier_order_id: str
-    product_name: str
-    charged_cents: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The supplier said a clear no: nothing was bought."""
-
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class InDoubt:
-    """It was sent and nobody knows. Ask again after this long, where that is known."""
-
-    ask_after: timedelta | None
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """Nothing was sent, for buying is paused; the purchase has its place in the line. Ask again after this long."""
-
-    ask_after: timedelta | None
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """Whom we asked could not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What was delivered cannot be sealed as a key, however often we ask."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The supplier's side knows nothing of the purchase, though it told us that it was placed."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivedKey:
-    """One sealed key, by its name."""
-
-    key_id: KeyId
-    content_type: str
-    held: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """Every key of a purchase that is sealed so far. `ended` means that the supplier will deliver no more."""
-
-    keys: Sequence[ArrivedKey]
-    product_name: str
-    more_ready: bool
-    ended: bool
-
-
-PlaceAnswer = Placed | Refused | InDoubt | Paused | NoAnswer
-CollectAnswer = Collected | NoAnswer | Unreadable | Unknown
-
-
-class Supplier(Protocol):
-    """kinguin-gateway, which alone knows the supplier. No method raises for what the supplier may answer."""
-
-    async def place(self, buying: Buying) -> PlaceAnswer:
-        """Buy, or learn what became of buying: both are the same question under the same external id."""
-        ...
-
-    async def collect(self, buying: Buying) -> CollectAnswer:
-        """Have what has been delivered sealed for the order's customer."""
-        ...
-
-    async def knows_product(self, product_id: str) -> bool | None:
-        """Tell whether the supplier sells a product; None when nobody could say."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """On whose behalf a key is asked for."""
-
-    customer_id: str
-    email: str = field(default="", repr=False)
-    ip_address: str = field(default="", repr=False)
-    user_agent: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWish:
-    """An owner's wish to open one key. Its parts pass through unread."""
-
-    request_id: str
-    order_id: OrderId
-    key_id: KeyId
-    viewer: Viewer
-    recipient_jwk: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadLink:
-    """A link as vault made it."""
-
-    url: str = field(repr=False)
-    expire_time: datetime
-    content_key_jwe: str = field(repr=False)
-    object_sha256: bytes
-
-
-class Vault(Protocol):
-    """Vault, which alone opens keys. Errors of vault pass through."""
-
-    async def create_download_link(self, wish: KeyWish) -> DownloadLink:
-        """Return a download link for the owner."""
-        ...
-
-    async def reveal_key(self, wish: KeyWish) -> str:
-        """Return the key, encrypted to the owner's one-time key."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One e-mail, ready to be sent. Its Message-ID is the same each time it is."""
-
-    message_id: str
-    to: str = field(repr=False)
-    subject: str
-    text: str = field(repr=False)
-    html: str = field(repr=False)
-
-
-class MailRefused(Exception):
-    """The mail server will never take this letter."""
-
-
-class MailDelayed(Exception):
-    """The mail server does not take it now, or its answer was lost."""
-
-
-class Mailer(Protocol):
-    """The mail server."""
-
-    async def send(self, letter: Letter) -> None:
-        """Hand over a letter. Raises MailRefused or MailDelayed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MailDue:
-    """The mail of one order whose time has come."""
-
-    order_id: OrderId
-    email: str = field(repr=False)
-    locale: str
-    product_names: Sequence[str]
-    tries: int
 
 
 class OrderTransaction(Protocol):
