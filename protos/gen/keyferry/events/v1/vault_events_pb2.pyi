@@ -48,3 +48,35 @@ class VaultKeyOpened(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VaultKeyOpened: _TypeAlias = VaultKeyOpened  # noqa: Y015
+
+@_typing.final
+class VaultKeyShredded(_message.Message):
+    """A key was destroyed: nobody can open it any more. Subject `vault.key.shredded`; once per key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    SHRED_TIME_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key."""
+    order_id: _builtins.str
+    """The order that it was for."""
+    @_builtins.property
+    def shred_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was destroyed."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        shred_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shred_time", b"shred_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order_id", b"order_id", "shred_time", b"shred_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultKeyShredded: _TypeAlias = VaultKeyShredded  # noqa: Y015

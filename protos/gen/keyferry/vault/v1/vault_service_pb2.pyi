@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from keyferry.type.v1 import actor_pb2 as _actor_pb2
 import builtins as _builtins
@@ -33,6 +35,10 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     """Stored, read back and opened once: it can be revealed."""
     STATE_HELD: _State.ValueType  # 3
     """The same game key was sold to us before: kept for a human, never revealed."""
+    STATE_REVOKED: _State.ValueType  # 4
+    """Taken back before it was opened: never revealed."""
+    STATE_SHREDDED: _State.ValueType  # 5
+    """Destroyed: nobody can open it any more."""
 
 class State(_State, metaclass=_StateEnumTypeWrapper):
     """Where a key is in its life. Output only."""
@@ -45,6 +51,10 @@ STATE_SEALED: State.ValueType  # 2
 """Stored, read back and opened once: it can be revealed."""
 STATE_HELD: State.ValueType  # 3
 """The same game key was sold to us before: kept for a human, never revealed."""
+STATE_REVOKED: State.ValueType  # 4
+"""Taken back before it was opened: never revealed."""
+STATE_SHREDDED: State.ValueType  # 5
+"""Destroyed: nobody can open it any more."""
 Global___State: _TypeAlias = State  # noqa: Y015
 
 @_typing.final
@@ -59,6 +69,13 @@ class SealedKey(_message.Message):
     OBJECT_NAME_FIELD_NUMBER: _builtins.int
     OBJECT_SHA256_FIELD_NUMBER: _builtins.int
     SEAL_TIME_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_REF_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    SHRED_TIME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Names the key everywhere outside vault. Not a secret."""
     state: Global___State.ValueType
@@ -69,9 +86,31 @@ class SealedKey(_message.Message):
     """Name of the sealed object in the store, `keys/…`."""
     object_sha256: _builtins.bytes
     """SHA-256 of the sealed object, 32 bytes."""
+    order_id: _builtins.str
+    """The order that it is for."""
+    item_id: _builtins.str
+    """The order's line."""
+    source_ref: _builtins.str
+    """Where it came from."""
     @_builtins.property
     def seal_time(self) -> _timestamp_pb2.Timestamp:
         """When it was sealed."""
+
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When its owner first opened it; absent before."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first asked to be sealed."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was revoked; absent for one that was not."""
+
+    @_builtins.property
+    def shred_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was destroyed; absent before."""
 
     def __init__(
         self,
@@ -82,10 +121,17 @@ class SealedKey(_message.Message):
         object_name: _builtins.str = ...,
         object_sha256: _builtins.bytes = ...,
         seal_time: _timestamp_pb2.Timestamp | None = ...,
+        order_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        source_ref: _builtins.str = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        shred_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["seal_time", b"seal_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "open_time", b"open_time", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "key_id", b"key_id", "object_name", b"object_name", "object_sha256", b"object_sha256", "seal_time", b"seal_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "item_id", b"item_id", "key_id", b"key_id", "object_name", b"object_name", "object_sha256", b"object_sha256", "open_time", b"open_time", "order_id", b"order_id", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time", "source_ref", b"source_ref", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -104,6 +150,7 @@ class SealKeyRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     PLAINTEXT_KEY_FIELD_NUMBER: _builtins.int
+    KEY_JWE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID of this request, kept by the caller before the call. REQUIRED."""
     source_ref: _builtins.str
@@ -117,7 +164,13 @@ class SealKeyRequest(_message.Message):
     content_type: _builtins.str
     """`text/plain`, `image/jpeg`, `image/png` or `image/gif`. REQUIRED."""
     plaintext_key: _builtins.bytes
-    """The game key itself: UTF-8 text or the picture's bytes, 1 byte to 1 MiB. REQUIRED. Never logged."""
+    """The game key itself: UTF-8 text or the picture's bytes, 1 byte to 1 MiB. REQUIRED unless `key_jwe` is there. Never logged."""
+    key_jwe: _builtins.str
+    """A key that a person uploaded: a compact JWE (RFC 7516), `alg` ECDH-ES+A256KW, `enc` A256GCM, to the upload key that its
+    `kid` names. Its protected header holds these, `epk`, `order_id`, `item_id` and `request_id`, the last three this
+    request's (else INVALID_ARGUMENT, reason UPLOAD_MISMATCH), and nothing else. What does not open is INVALID_ARGUMENT,
+    reason UPLOAD_UNREADABLE. Exactly one of this and `plaintext_key`.
+    """
     def __init__(
         self,
         *,
@@ -128,10 +181,11 @@ class SealKeyRequest(_message.Message):
         customer_id: _builtins.str = ...,
         content_type: _builtins.str = ...,
         plaintext_key: _builtins.bytes = ...,
+        key_jwe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "customer_id", b"customer_id", "item_id", b"item_id", "order_id", b"order_id", "plaintext_key", b"plaintext_key", "request_id", b"request_id", "source_ref", b"source_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "customer_id", b"customer_id", "item_id", b"item_id", "key_jwe", b"key_jwe", "order_id", b"order_id", "plaintext_key", b"plaintext_key", "request_id", b"request_id", "source_ref", b"source_ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,3 +354,276 @@ class RevealKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevealKeyResponse: _TypeAlias = RevealKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetUploadKeyRequest(_message.Message):
+    """Asks for the upload key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadKeyRequest: _TypeAlias = GetUploadKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadKeyResponse(_message.Message):
+    """The present upload key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOAD_JWK_FIELD_NUMBER: _builtins.int
+    upload_jwk: _builtins.bytes
+    """A JWK (RFC 7517) as UTF-8 JSON: `kty` EC, `crv` P-256, `x`, `y` and `kid`."""
+    def __init__(
+        self,
+        *,
+        upload_jwk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload_jwk", b"upload_jwk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadKeyResponse: _TypeAlias = GetUploadKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokeKeysRequest(_message.Message):
+    """Asks to revoke keys of one order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    order_id: _builtins.str
+    """The order that they are for. REQUIRED."""
+    reason: _builtins.str
+    """Why, for the audit log. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys, 1 to 1000. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_ids", b"key_ids", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeKeysRequest: _TypeAlias = RevokeKeysRequest  # noqa: Y015
+
+@_typing.final
+class RevokeKeysResponse(_message.Message):
+    """All of them are revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedKey]:
+        """The keys, each once, in the order in which they were asked for."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___SealedKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeKeysResponse: _TypeAlias = RevokeKeysResponse  # noqa: Y015
+
+@_typing.final
+class ShredKeyRequest(_message.Message):
+    """Asks to destroy a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    order_id: _builtins.str
+    """The order that it is for. REQUIRED."""
+    key_id: _builtins.str
+    """The key. REQUIRED."""
+    reason: _builtins.str
+    """Why, for the audit log. REQUIRED, at most 255 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShredKeyRequest: _TypeAlias = ShredKeyRequest  # noqa: Y015
+
+@_typing.final
+class ShredKeyResponse(_message.Message):
+    """The key is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___SealedKey:
+        """What is left of it."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealedKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShredKeyResponse: _TypeAlias = ShredKeyResponse  # noqa: Y015
+
+@_typing.final
+class GetKeyRequest(_message.Message):
+    """Asks for a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyRequest: _TypeAlias = GetKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyResponse(_message.Message):
+    """What may be known of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___SealedKey:
+        """The key."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealedKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyResponse: _TypeAlias = GetKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListKeysRequest(_message.Message):
+    """Asks for a page of keys. Filters that are present must all match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Only of this order."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100, above 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; the filters must be the same."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those that were first asked to be sealed at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those that were first asked to be sealed before this time."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeysRequest: _TypeAlias = ListKeysRequest  # noqa: Y015
+
+@_typing.final
+class ListKeysResponse(_message.Message):
+    """A page of keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Names the next page; empty on the last one."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedKey]:
+        """The keys."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___SealedKey] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015

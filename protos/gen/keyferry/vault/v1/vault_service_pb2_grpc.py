@@ -54,6 +54,31 @@ class VaultServiceStub:
                 request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyRequest.SerializeToString,
                 response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyResponse.FromString,
                 _registered_method=True)
+        self.GetUploadKey = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/GetUploadKey',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyResponse.FromString,
+                _registered_method=True)
+        self.RevokeKeys = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/RevokeKeys',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysResponse.FromString,
+                _registered_method=True)
+        self.ShredKey = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/ShredKey',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyResponse.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/GetKey',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyResponse.FromString,
+                _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/ListKeys',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
 
 
 class VaultServiceServicer:
@@ -67,7 +92,9 @@ class VaultServiceServicer:
     def SealKey(self, request, context):
         """Seals one game key and answers once it was stored, read back and opened again. Idempotent by `source_ref`: the same key
         again answers with the same `key_id`; another key under a known `source_ref` is ALREADY_EXISTS, reason
-        SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call.
+        SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call. A key that was revoked before
+        it was sealed is answered in STATE_REVOKED, and never becomes sealed. kinguin-gateway may send `plaintext_key` only,
+        fulfillment `key_jwe` only; the other one is PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +118,46 @@ class VaultServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUploadKey(self, request, context):
+        """Gives the present public key to which a person encrypts a key that is uploaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeKeys(self, request, context):
+        """Revokes all of the given keys, or none: FAILED_PRECONDITION, reason KEY_OPENED, when any was opened, with the metadata
+        `opened_key_ids` (at most 100 of them, separated by commas) and `opened_count`; NOT_FOUND when any is unknown or another
+        order's. Vault alone judges what was opened, in the transaction in which a key is handed over; a revoked key is never
+        opened. Keys that are revoked or shredded already stay as they are. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShredKey(self, request, context):
+        """Destroys a key that is revoked or held: its wrapped DEK first, then its object; it answers once both are gone. What was
+        opened by its owner is FAILED_PRECONDITION, reason KEY_OPENED; what could still be opened is KEY_NOT_REVOKED. After
+        UNAVAILABLE repeat the call. A key that is gone is gone again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeys(self, request, context):
+        """Lists what may be known of keys, the earliest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +175,31 @@ def add_VaultServiceServicer_to_server(servicer, server):
                     servicer.RevealKey,
                     request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyRequest.FromString,
                     response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyResponse.SerializeToString,
+            ),
+            'GetUploadKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUploadKey,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyResponse.SerializeToString,
+            ),
+            'RevokeKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeKeys,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysResponse.SerializeToString,
+            ),
+            'ShredKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShredKey,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -196,6 +288,141 @@ class VaultService:
             '/keyferry.vault.v1.VaultService/RevealKey',
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyRequest.SerializeToString,
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevealKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUploadKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/GetUploadKey',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetUploadKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/RevokeKeys',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RevokeKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShredKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/ShredKey',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ShredKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/GetKey',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/ListKeys',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,7 +41,9 @@ class VaultServiceStub:
     SealKey: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.SealKeyRequest, _vault_service_pb2.SealKeyResponse]
     """Seals one game key and answers once it was stored, read back and opened again. Idempotent by `source_ref`: the same key
     again answers with the same `key_id`; another key under a known `source_ref` is ALREADY_EXISTS, reason
-    SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call.
+    SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call. A key that was revoked before
+    it was sealed is answered in STATE_REVOKED, and never becomes sealed. kinguin-gateway may send `plaintext_key` only,
+    fulfillment `key_jwe` only; the other one is PERMISSION_DENIED.
     """
     CreateDownloadLink: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.CreateDownloadLinkRequest, _vault_service_pb2.CreateDownloadLinkResponse]
     """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
@@ -53,6 +55,23 @@ class VaultServiceStub:
     """Opens the key inside vault and answers with it as a JWE to `recipient_jwk`, for a caller that cannot open the
     ciphertext itself. Same rules as CreateDownloadLink.
     """
+    GetUploadKey: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.GetUploadKeyRequest, _vault_service_pb2.GetUploadKeyResponse]
+    """Gives the present public key to which a person encrypts a key that is uploaded."""
+    RevokeKeys: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.RevokeKeysRequest, _vault_service_pb2.RevokeKeysResponse]
+    """Revokes all of the given keys, or none: FAILED_PRECONDITION, reason KEY_OPENED, when any was opened, with the metadata
+    `opened_key_ids` (at most 100 of them, separated by commas) and `opened_count`; NOT_FOUND when any is unknown or another
+    order's. Vault alone judges what was opened, in the transaction in which a key is handed over; a revoked key is never
+    opened. Keys that are revoked or shredded already stay as they are. Repeating it changes nothing.
+    """
+    ShredKey: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.ShredKeyRequest, _vault_service_pb2.ShredKeyResponse]
+    """Destroys a key that is revoked or held: its wrapped DEK first, then its object; it answers once both are gone. What was
+    opened by its owner is FAILED_PRECONDITION, reason KEY_OPENED; what could still be opened is KEY_NOT_REVOKED. After
+    UNAVAILABLE repeat the call. A key that is gone is gone again.
+    """
+    GetKey: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.GetKeyRequest, _vault_service_pb2.GetKeyResponse]
+    """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+    ListKeys: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.ListKeysRequest, _vault_service_pb2.ListKeysResponse]
+    """Lists what may be known of keys, the earliest first."""
 
 @_typing.type_check_only
 class VaultServiceAsyncStub(VaultServiceStub):
@@ -67,7 +86,9 @@ class VaultServiceAsyncStub(VaultServiceStub):
     SealKey: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.SealKeyRequest, _vault_service_pb2.SealKeyResponse]  # type: ignore[assignment]
     """Seals one game key and answers once it was stored, read back and opened again. Idempotent by `source_ref`: the same key
     again answers with the same `key_id`; another key under a known `source_ref` is ALREADY_EXISTS, reason
-    SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call.
+    SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call. A key that was revoked before
+    it was sealed is answered in STATE_REVOKED, and never becomes sealed. kinguin-gateway may send `plaintext_key` only,
+    fulfillment `key_jwe` only; the other one is PERMISSION_DENIED.
     """
     CreateDownloadLink: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.CreateDownloadLinkRequest, _vault_service_pb2.CreateDownloadLinkResponse]  # type: ignore[assignment]
     """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
@@ -79,6 +100,23 @@ class VaultServiceAsyncStub(VaultServiceStub):
     """Opens the key inside vault and answers with it as a JWE to `recipient_jwk`, for a caller that cannot open the
     ciphertext itself. Same rules as CreateDownloadLink.
     """
+    GetUploadKey: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.GetUploadKeyRequest, _vault_service_pb2.GetUploadKeyResponse]  # type: ignore[assignment]
+    """Gives the present public key to which a person encrypts a key that is uploaded."""
+    RevokeKeys: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.RevokeKeysRequest, _vault_service_pb2.RevokeKeysResponse]  # type: ignore[assignment]
+    """Revokes all of the given keys, or none: FAILED_PRECONDITION, reason KEY_OPENED, when any was opened, with the metadata
+    `opened_key_ids` (at most 100 of them, separated by commas) and `opened_count`; NOT_FOUND when any is unknown or another
+    order's. Vault alone judges what was opened, in the transaction in which a key is handed over; a revoked key is never
+    opened. Keys that are revoked or shredded already stay as they are. Repeating it changes nothing.
+    """
+    ShredKey: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.ShredKeyRequest, _vault_service_pb2.ShredKeyResponse]  # type: ignore[assignment]
+    """Destroys a key that is revoked or held: its wrapped DEK first, then its object; it answers once both are gone. What was
+    opened by its owner is FAILED_PRECONDITION, reason KEY_OPENED; what could still be opened is KEY_NOT_REVOKED. After
+    UNAVAILABLE repeat the call. A key that is gone is gone again.
+    """
+    GetKey: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.GetKeyRequest, _vault_service_pb2.GetKeyResponse]  # type: ignore[assignment]
+    """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+    ListKeys: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.ListKeysRequest, _vault_service_pb2.ListKeysResponse]  # type: ignore[assignment]
+    """Lists what may be known of keys, the earliest first."""
 
 class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     """Seals game keys and lets only their owner open them.
@@ -96,7 +134,9 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_vault_service_pb2.SealKeyResponse, _abc.Awaitable[_vault_service_pb2.SealKeyResponse]]:
         """Seals one game key and answers once it was stored, read back and opened again. Idempotent by `source_ref`: the same key
         again answers with the same `key_id`; another key under a known `source_ref` is ALREADY_EXISTS, reason
-        SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call.
+        SOURCE_REF_CONFLICT. After UNAVAILABLE nothing plain was written anywhere; repeat the call. A key that was revoked before
+        it was sealed is answered in STATE_REVOKED, and never becomes sealed. kinguin-gateway may send `plaintext_key` only,
+        fulfillment `key_jwe` only; the other one is PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +160,52 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens the key inside vault and answers with it as a JWE to `recipient_jwk`, for a caller that cannot open the
         ciphertext itself. Same rules as CreateDownloadLink.
         """
+
+    @_abc_1.abstractmethod
+    def GetUploadKey(
+        self,
+        request: _vault_service_pb2.GetUploadKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.GetUploadKeyResponse, _abc.Awaitable[_vault_service_pb2.GetUploadKeyResponse]]:
+        """Gives the present public key to which a person encrypts a key that is uploaded."""
+
+    @_abc_1.abstractmethod
+    def RevokeKeys(
+        self,
+        request: _vault_service_pb2.RevokeKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.RevokeKeysResponse, _abc.Awaitable[_vault_service_pb2.RevokeKeysResponse]]:
+        """Revokes all of the given keys, or none: FAILED_PRECONDITION, reason KEY_OPENED, when any was opened, with the metadata
+        `opened_key_ids` (at most 100 of them, separated by commas) and `opened_count`; NOT_FOUND when any is unknown or another
+        order's. Vault alone judges what was opened, in the transaction in which a key is handed over; a revoked key is never
+        opened. Keys that are revoked or shredded already stay as they are. Repeating it changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ShredKey(
+        self,
+        request: _vault_service_pb2.ShredKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.ShredKeyResponse, _abc.Awaitable[_vault_service_pb2.ShredKeyResponse]]:
+        """Destroys a key that is revoked or held: its wrapped DEK first, then its object; it answers once both are gone. What was
+        opened by its owner is FAILED_PRECONDITION, reason KEY_OPENED; what could still be opened is KEY_NOT_REVOKED. After
+        UNAVAILABLE repeat the call. A key that is gone is gone again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _vault_service_pb2.GetKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.GetKeyResponse, _abc.Awaitable[_vault_service_pb2.GetKeyResponse]]:
+        """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _vault_service_pb2.ListKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.ListKeysResponse, _abc.Awaitable[_vault_service_pb2.ListKeysResponse]]:
+        """Lists what may be known of keys, the earliest first."""
 
 def add_VaultServiceServicer_to_server(servicer: VaultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
