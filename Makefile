@@ -74,6 +74,7 @@ e2e: bootstrap ## The whole system through the edge, pages in a real browser
 proof: bootstrap ## The long proofs at full size (half an hour): storms of webhooks, a failing supplier, very many histories
 	@KEYFERRY_PROOF=full $(BIN)/pytest -rP $(or $(T),tests/proof tests/unit/kinguin_gateway/test_histories.py \
 		tests/unit/kinguin_gateway/test_supplier_models.py tests/integration/test_edge_webhook_storm.py \
+		tests/integration/test_vault_taking_back.py \
 		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py)
 
 .PHONY: fmt

@@ -65,18 +65,6 @@ class CountingVault(VaultServiceServicer):
         key_id = str(uuid.uuid5(uuid.NAMESPACE_URL, request.source_ref))
         return vault_pb.SealKeyResponse(key=vault_pb.SealedKey(key_id=key_id, state=vault_pb.STATE_SEALED))
 
-    async def CreateDownloadLink(  # noqa: N802 # the name in the contract
-        self, _request: vault_pb.CreateDownloadLinkRequest, context: Any
-    ) -> vault_pb.CreateDownloadLinkResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this vault only seals")
-        raise AssertionError
-
-    async def RevealKey(  # noqa: N802 # the name in the contract
-        self, _request: vault_pb.RevealKeyRequest, context: Any
-    ) -> vault_pb.RevealKeyResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this vault only seals")
-        raise AssertionError
-
     def plaintexts(self, order_id: str) -> list[bytes]:
         return [request.plaintext_key for request in self.sealed.values() if request.order_id == order_id]
 
@@ -143,7 +131,7 @@ async def open_system(
     """Start everything but the replicas."""
     database = await postgres.make_database("kinguin", MIGRATIONS)
     nats_url = await fresh_streams(nats_server)
-    simulator, vault = SupplierSimulator(folder), CountingVault()
+    simulator, vault = SupplierSimulator(folder), CountingVault()  # type: ignore[abstract] # gRPC answers for what it does not serve
     simulator.start()
     server = GrpcServer(
         listen="127.0.0.1:0",

@@ -2,28 +2,32 @@
 
 import asyncio
 import hashlib
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from chassis.database import Database
-from chassis.errors import ServiceUnavailable
+from chassis.errors import RequestIdReused, ServiceUnavailable
+from chassis.migrate import migrate
 from chassis.outbox import Outbox
 from google.protobuf.message import Message
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened, VaultKeyShredded
 from keyferry.type.v1 import actor_pb2
+from sqlalchemy.exc import IntegrityError
 from vault.adapters.postgres import PostgresKeys
 from vault.domain.key import Binding, KeyRecord, KeyState, WrappedDek
-from vault.ports import Authorization, Keys, Release
+from vault.ports import Authorization, KeyFilter, Keys, Release
 
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, fetch
-from tests.unit.vault.fakes import ALICE, NOON, MemoryKeys
+from tests.unit.vault.fakes import ALICE, NOON, MemoryKeys, a_wish
 
 DIGEST = hashlib.sha256(b"sealed").digest()
 
@@ -58,7 +62,7 @@ def a_record(number: int = 1, **changes: Any) -> KeyRecord:
         state=KeyState.SEALING,
         generation=0,
         object_sha256=None,
-        seal_time=None,
+        create_time=NOON + timedelta(seconds=number),
     )
     return replace(record, **changes)
 
@@ -209,13 +213,226 @@ async def test_a_request_is_kept_once(keys: Keys) -> None:
         assert await transaction.authorization("r-2") is None
 
 
+async def in_state(keys: Keys, state: KeyState, number: int = 1) -> KeyRecord:
+    record = a_record(number)
+    await add(keys, record)
+    if state is not KeyState.SEALING:
+        await finish(keys, record, KeyState.HELD if state is KeyState.HELD else KeyState.SEALED)
+    if state in (KeyState.REVOKED, KeyState.SHREDDED):
+        await revoke(keys, record)
+    if state is KeyState.SHREDDED:
+        await shred(keys, record)
+    return await load(keys, record)
+
+
+async def revoke(keys: Keys, *records: KeyRecord) -> None:
+    async with keys.transaction() as transaction:
+        await transaction.lock([record.key_id for record in records])
+        await transaction.revoke([record.key_id for record in records], now=NOON)
+
+
+async def shred(keys: Keys, record: KeyRecord) -> None:
+    async with keys.transaction() as transaction:
+        await transaction.lock([record.key_id])
+        await transaction.shred(record.key_id, now=NOON)
+
+
+async def mark_opened(keys: Keys, record: KeyRecord, seconds: int = 0) -> bool:
+    async with keys.transaction() as transaction:
+        return await transaction.mark_opened(record.key_id, now=NOON + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("state", list(KeyState))
+async def test_only_a_sealed_key_is_marked_as_opened_and_keeps_the_first_time(keys: Keys, state: KeyState) -> None:
+    record = await in_state(keys, state)
+    opens = state is KeyState.SEALED
+    for seconds in (1, 2):
+        assert await mark_opened(keys, record, seconds) == opens
+    assert await load(keys, record) == replace(record, open_time=NOON + timedelta(seconds=1) if opens else None)
+
+
+@pytest.mark.parametrize("state", [KeyState.SEALING, KeyState.SEALED, KeyState.HELD])
+async def test_a_key_is_revoked_and_shredded_from_any_state_before(keys: Keys, state: KeyState) -> None:
+    record, other = await in_state(keys, state), await in_state(keys, state, 2)
+    await revoke(keys, record)
+    revoked = replace(record, state=KeyState.REVOKED, revoke_time=NOON)
+    assert await load(keys, record) == revoked
+    assert not await finish(keys, record), "a sealing finds it revoked"
+    async with keys.transaction() as transaction:
+        await transaction.next_generation(record)
+    assert await load(keys, record) == revoked
+    await shred(keys, record)
+    assert await load(keys, record) == replace(revoked, state=KeyState.SHREDDED, shred_time=NOON, dek=None)
+    assert await load(keys, other) == other
+
+
+async def test_revoking_none_is_nothing(keys: Keys) -> None:
+    record = await in_state(keys, KeyState.SEALED)
+    await revoke(keys)
+    assert await load(keys, record) == record
+
+
+async def test_those_that_there_are_are_locked_in_one_order(keys: Keys) -> None:
+    records = [await in_state(keys, KeyState.SEALED, number) for number in range(4)]
+    ids = sorted(record.key_id for record in records)
+    for asked in (ids, ids[::-1], [*ids, "none", *ids]):
+        async with keys.transaction() as transaction:
+            assert [record.key_id for record in await transaction.lock(asked)] == ids
+    async with keys.transaction() as transaction:
+        assert await transaction.lock(["none"]) == []
+
+
+async def test_who_locks_many_in_any_order_waits_for_nobody_who_waits_for_them(keys: Keys) -> None:
+    ids = [(await in_state(keys, KeyState.SEALED, number)).key_id for number in range(8)]
+
+    async def touch(turn: int) -> int:
+        async with keys.transaction() as transaction:
+            return len(await transaction.lock(ids[turn:] + ids[:turn]))
+
+    assert await asyncio.gather(*(touch(turn) for turn in range(8))) == [8] * 8
+
+
+async def test_of_marking_and_revoking_at_once_one_wins(keys: Keys) -> None:
+    records = [await in_state(keys, KeyState.SEALED, number) for number in range(12)]
+
+    async def take_back(record: KeyRecord) -> bool:
+        async with keys.transaction() as transaction:
+            (locked,) = await transaction.lock([record.key_id])
+            if not locked.is_opened:
+                await transaction.revoke([record.key_id], now=NOON)
+            return not locked.is_opened
+
+    both = [(take_back(record), mark_opened(keys, record)) for record in records]
+    results = await asyncio.gather(*(one for pair in both for one in pair))
+    assert all(revoked != opened for revoked, opened in zip(results[::2], results[1::2], strict=True))
+
+
+@pytest.mark.parametrize("state", [KeyState.SEALED, KeyState.HELD, KeyState.REVOKED, KeyState.SHREDDED])
+async def test_a_key_that_was_ever_ours_is_the_same_key_whatever_became_of_it(keys: Keys, state: KeyState) -> None:
+    first = await in_state(keys, state)
+    async with keys.transaction() as transaction:
+        assert await transaction.same_key(a_record(2), [first.fingerprint]) == first.key_id
+
+
+async def test_keys_are_listed_by_time_and_then_by_name(keys: Keys) -> None:
+    records = [replace(a_record(number), create_time=NOON + timedelta(seconds=number // 3)) for number in range(9)]
+    records[4] = replace(records[4], order_id="order-2")
+    for record in reversed(records):
+        await add(keys, record)
+    ordered = sorted(records, key=lambda record: (record.create_time, record.key_id))
+    last: tuple[Any, str] | None = None
+    for start in range(0, 10, 2):
+        async with keys.transaction() as transaction:
+            page = await transaction.page(KeyFilter(), size=2, after=last)
+        assert list(page) == ordered[start : start + 2]
+        last = (page[-1].create_time, page[-1].key_id)
+    second = timedelta(seconds=1)
+    async with keys.transaction() as transaction:
+        span = await transaction.page(KeyFilter("", NOON + second, NOON + 2 * second), size=99)
+        assert list(span) == ordered[3:6]
+        assert list(await transaction.page(KeyFilter("order-2"), size=99)) == [records[4]]
+        assert list(await transaction.page(KeyFilter("order-3"), size=99)) == []
+
+
+async def test_a_request_is_known_again_with_its_body_only(keys: Keys) -> None:
+    for repeat in (False, True):
+        async with keys.transaction() as transaction:
+            assert await transaction.is_repeat("r-1", DIGEST) == repeat
+            if not repeat:
+                await transaction.note_done("r-1", DIGEST)
+    with pytest.raises(RequestIdReused):
+        async with keys.transaction() as transaction:
+            await transaction.is_repeat("r-1", bytes(32))
+
+
 # PostgreSQL
 
 
+async def test_what_was_taken_back_is_told_once(in_postgres: PostgresKeys, database: OneDatabase) -> None:
+    records, wish = [a_record(1), a_record(2)], a_wish("r-1")
+    for _ in range(2):
+        async with in_postgres.transaction() as transaction:
+            await transaction.tell_revoked(records, wish, now=NOON)
+            await transaction.tell_shredded(records[0], wish, now=NOON)
+            await transaction.tell_revoked([], wish, now=NOON)
+    facts_told = [message for _, message in await told(database)]
+    *revoked, shredded, event = facts_told
+    assert [(fact.action, fact.key_id) for fact in revoked if isinstance(fact, AuditRecorded)] == [
+        ("key.revoked", records[0].key_id),
+        ("key.revoked", records[1].key_id),
+    ]
+    assert isinstance(shredded, AuditRecorded)
+    assert isinstance(event, VaultKeyShredded)
+    assert (shredded.action, shredded.request_id) == ("key.shredded", "r-1")
+    assert dict(shredded.details) == {"reason": "the order was refunded", "state": "SEALING"}
+    assert (shredded.actor.type, shredded.actor.id) == (actor_pb2.ACTOR_TYPE_SERVICE, "fulfillment")
+    assert (event.key_id, event.order_id) == (records[0].key_id, "order-1")
+
+
+async def test_a_replica_that_does_not_mark_is_held_to_it_by_the_database(
+    in_postgres: PostgresKeys, database: OneDatabase
+) -> None:
+    opened, revoked = await in_state(in_postgres, KeyState.SEALED), await in_state(in_postgres, KeyState.REVOKED, 2)
+    async with in_postgres.transaction() as transaction:
+        await transaction.tell_outcome(an_authorization(opened), opened, ALICE, failure="", now=NOON)
+    assert (await load(in_postgres, opened)).is_opened
+    with pytest.raises(IntegrityError):
+        async with in_postgres.transaction() as transaction:
+            await transaction.tell_outcome(
+                an_authorization(revoked, request_id="r-2"), revoked, ALICE, failure="", now=NOON
+            )
+    assert await load(in_postgres, revoked) == revoked
+    assert len(await told(database)) == 2
+
+
+async def test_what_was_authorized_before_openings_were_marked_counts_as_opened(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    migrations = REPOSITORY / "services" / "vault" / "migrations"
+    (tmp_path / "versions").mkdir()
+    shutil.copy(migrations / "versions" / "0001_first_tables.py", tmp_path / "versions")
+    database = await postgres.make_database("vault", tmp_path, template="vault_before_openings_were_marked")
+    row = (
+        "INSERT INTO sealed_key (key_id, source_ref, seal_request_id, order_id, item_id, order_digest, owner_digest,"
+        " content_type, fingerprint, wrapped_dek, kek_version, state, object_sha256, seal_time)"
+        " SELECT n, n, n, 'o', 'i', 'v1.o', 'v1.c', 'text/plain', n, repeat('x', 60)::bytea, 'v1', 'SEALED',"
+        " repeat('x', 32)::bytea, now() FROM unnest(ARRAY['asked', 'quiet']) AS n"
+    )
+    await fetch(database.superuser_url, row)
+    for moment in ("2026-01-02", "2026-01-01"):
+        await fetch(
+            database.superuser_url,
+            "INSERT INTO release_request (request_id, request_digest, way, key_id, audit_sequence, expire_time,"  # noqa: S608 # the test's own words
+            f" create_time) VALUES ('{moment}', repeat('x', 32)::bytea, 'key.link', 'asked', 1, now(), '{moment}Z')",
+        )
+    await migrate(database.migrator_url, migrations)
+    rows = await fetch(database.superuser_url, "SELECT key_id, open_time FROM sealed_key ORDER BY key_id")
+    assert [(row["key_id"], row["open_time"] and row["open_time"].day) for row in rows] == [
+        ("asked", 1),
+        ("quiet", None),
+    ]
+
+
+async def test_a_page_is_read_from_an_index(in_postgres: PostgresKeys, database: OneDatabase) -> None:
+    await in_state(in_postgres, KeyState.SEALED)
+    connection = await asyncpg.connect(database.superuser_url)
+    try:
+        # A table of one row is otherwise read as a whole.
+        await connection.execute("SET enable_seqscan = off")
+        plan = await connection.fetch(
+            "EXPLAIN SELECT * FROM sealed_key WHERE (create_time, key_id) > (now(), 'a')"
+            " ORDER BY create_time, key_id LIMIT 1001"
+        )
+    finally:
+        await connection.close()
+    assert "sealed_key_by_time" in str(plan)
+
+
 async def told(database: OneDatabase) -> list[tuple[str, Message]]:
-    classes: dict[str, type[AuditRecorded | VaultKeyOpened]] = {
+    classes: dict[str, type[AuditRecorded | VaultKeyOpened | VaultKeyShredded]] = {
         "audit.recorded": AuditRecorded,
         "vault.key.opened": VaultKeyOpened,
+        "vault.key.shredded": VaultKeyShredded,
     }
     rows = await fetch(database.superuser_url, "SELECT subject, data FROM outbox ORDER BY position")
     return [(row["subject"], classes[row["subject"]].FromString(row["data"])) for row in rows]
@@ -303,6 +520,13 @@ async def test_the_services_role_may_not_destroy_what_opens_keys(database: OneDa
         "state = 'SEALED'",
         "state = 'OPENED'",
         "object_sha256 = ''",
+        "state = 'REVOKED'",
+        "state = 'REVOKED', revoke_time = now(), open_time = now()",
+        "state = 'SHREDDED'",
+        "state = 'SHREDDED', shred_time = now()",
+        "state = 'SHREDDED', shred_time = now(), wrapped_dek = NULL",
+        "wrapped_dek = NULL, kek_version = NULL",
+        "shred_time = now()",
         "generation = -1",
     ],
 )

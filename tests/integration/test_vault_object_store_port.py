@@ -132,6 +132,21 @@ async def test_a_signed_url_names_its_object_and_lives_no_longer_than_asked(stor
     assert parse_qs(url.query)["X-Amz-Expires"] == ["899"]
 
 
+async def test_what_is_deleted_is_gone_however_often_and_the_name_is_free(store: ObjectStore) -> None:
+    name, other = a_name(), a_name()
+    await store.create(name, b"sealed")
+    await store.create(other, b"another's")
+    for _ in range(2):
+        await store.delete(name)
+        with pytest.raises(ObjectMissing):
+            await store.read(name)
+    await asyncio.gather(*(store.delete(name) for _ in range(4)))
+    await store.delete(a_name())
+    assert await store.read(other) == b"another's"
+    await store.create(name, b"new")
+    assert await store.read(name) == b"new"
+
+
 # A real one
 
 
@@ -209,6 +224,8 @@ async def test_a_store_that_does_not_let_us_in_is_unavailable_and_nothing_is_mis
         await locked.create(a_name(), b"sealed")
     with pytest.raises(ObjectStoreUnavailable):
         await locked.read(a_name())
+    with pytest.raises(ObjectStoreUnavailable):
+        await locked.delete(a_name())
 
 
 async def test_a_store_that_is_not_there_is_unavailable() -> None:
@@ -218,6 +235,8 @@ async def test_a_store_that_is_not_there_is_unavailable() -> None:
     assert "127.0.0.1" not in str(raised.value)
     with pytest.raises(ObjectStoreUnavailable):
         await nowhere.read(a_name())
+    with pytest.raises(ObjectStoreUnavailable):
+        await nowhere.delete(a_name())
 
 
 async def test_a_store_that_hangs_is_unavailable_when_the_requests_time_is_over() -> None:

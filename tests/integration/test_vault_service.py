@@ -145,12 +145,30 @@ async def test_an_identity_calls_only_what_it_is_listed_for(bench: Bench) -> Non
             await refusal(stub.SealKey(pb.SealKeyRequest())),
             await refusal(stub.CreateDownloadLink(pb.CreateDownloadLinkRequest())),
             await refusal(stub.RevealKey(pb.RevealKeyRequest())),
+            await refusal(stub.RevokeKeys(pb.RevokeKeysRequest())),
+            await refusal(stub.ShredKey(pb.ShredKeyRequest())),
+            await refusal(stub.GetKey(pb.GetKeyRequest())),
+            await refusal(stub.ListKeys(pb.ListKeysRequest(page_size=-1))),
         )
-    # Who is let in is told what is wrong with an empty request.
+        if identity != "fulfillment":
+            assert await refusal(stub.GetUploadKey(pb.GetUploadKeyRequest())) == "METHOD_NOT_ALLOWED"
+    # Who is let in is told what is wrong with the request.
     refused, let_in = "METHOD_NOT_ALLOWED", "INVALID_REQUEST"
-    assert reasons.pop("kinguin-gateway") == (let_in, refused, refused)
-    assert reasons.pop("fulfillment") == (refused, let_in, let_in)
-    assert set(reasons.values()) == {(refused, refused, refused)}
+    assert reasons.pop("kinguin-gateway") == (let_in, *[refused] * 6)
+    assert reasons.pop("fulfillment") == (let_in,) * 7
+    assert set(reasons.values()) == {(refused,) * 7}
+
+
+async def test_fulfillment_never_hands_over_a_plain_key_nor_the_gateway_an_upload(bench: Bench) -> None:
+    here = await bench.here()
+    for identity, message in (("fulfillment", a_seal()), ("kinguin-gateway", a_seal(plaintext=b""))):
+        if identity == "kinguin-gateway":
+            message.key_jwe = "x"
+        with pytest.raises(RemoteError) as raised:
+            await (await bench.call(identity, here)).SealKey(message)
+        assert raised.value.code is grpc.StatusCode.PERMISSION_DENIED
+        assert raised.value.reason == "METHOD_NOT_ALLOWED"
+    assert await fetch(bench.database.superuser_url, "TABLE sealed_key") == []
 
 
 async def test_faults_are_told_by_field_and_nothing_is_stored(bench: Bench) -> None:

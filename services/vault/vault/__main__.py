@@ -22,9 +22,12 @@ from vault.adapters.r2 import R2ObjectStore
 from vault.adapters.r2_bucket import provision_bucket
 from vault.config import Settings
 from vault.crypto import Digests, Kek
+from vault.listing import KeyReader
 from vault.releasing import Releaser
 from vault.sealing import Sealer
 from vault.service import SERVICE_NAME, VaultServicer
+from vault.taking_back import KeyTaker
+from vault.uploading import UploadKeys
 
 PROVISION_SECONDS = 20.0
 
@@ -50,8 +53,13 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     keys = PostgresKeys(database, outbox)
     kek, digests = Kek(settings.key_encryption_secret), Digests(settings.keyferry_digest_secret)
     clock = SystemClock()
-    sealer = Sealer(keys, store, kek, digests, clock)
-    releaser = Releaser(keys, store, GrpcAuditLog(channel), kek, digests, clock=clock)
+    servicer = VaultServicer(
+        sealer=Sealer(keys, store, kek, digests, clock),
+        releaser=Releaser(keys, store, GrpcAuditLog(channel), kek, digests, clock=clock),
+        taker=KeyTaker(keys, store, clock=clock),
+        reader=KeyReader(keys),
+        upload_keys=UploadKeys(settings.key_encryption_secret),
+    )
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database).run)
     process.check("database", database.ping)
@@ -60,7 +68,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         tls=tls,
         access=ACCESS,
         services=[SERVICE_NAME],
-        registrars=[partial(add_VaultServiceServicer_to_server, VaultServicer(sealer, releaser))],
+        registrars=[partial(add_VaultServiceServicer_to_server, servicer)],
     )
 
 

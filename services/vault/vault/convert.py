@@ -1,5 +1,8 @@
 """Requests and answers of vault: contracts on one side, its own words on the other."""
 
+from datetime import datetime
+
+from chassis.request_log import request_digest as digest_of
 from chassis.secret import SecretBytes
 from chassis.validation import Faults
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,23 +12,35 @@ from keyferry.vault.v1 import vault_service_pb2 as pb
 
 from vault.crypto import BadRecipient, read_recipient
 from vault.domain.key import CONTENT_TYPES, MOST_KEY_BYTES, KeyRecord, KeyState
-from vault.ports import Viewer
+from vault.listing import KeyPage
+from vault.ports import KeyFilter, Viewer, Wish
 from vault.releasing import DownloadLink, ReleaseRequest, request_digest
 from vault.sealing import SealRequest
+from vault.taking_back import RevokeRequest, ShredRequest
+from vault.uploading import BOUND, UploadKeys
 
 _STATES = {
     KeyState.SEALING: pb.STATE_SEALING,
     KeyState.SEALED: pb.STATE_SEALED,
     KeyState.HELD: pb.STATE_HELD,
+    KeyState.REVOKED: pb.STATE_REVOKED,
+    KeyState.SHREDDED: pb.STATE_SHREDDED,
 }
+# How a file of each type begins.
+_BEGINNINGS = {
+    "image/jpeg": (b"\xff\xd8\xff",),
+    "image/png": (b"\x89PNG\r\n\x1a\n",),
+    "image/gif": (b"GIF87a", b"GIF89a"),
+}
+MOST_KEYS = 1000
 # As long as audit takes them.
 LONGEST_IP_ADDRESS = 64
 LONGEST_USER_AGENT = 512
 LONGEST_EMAIL = 320
 
 
-def seal_request_from_proto(request: pb.SealKeyRequest) -> SealRequest:
-    """Read a request to seal. Raises InvalidRequest with every fault."""
+def seal_request_from_proto(request: pb.SealKeyRequest, upload_keys: UploadKeys) -> SealRequest:
+    """Read a request to seal. Raises InvalidRequest with every fault, UploadUnreadable and UploadMismatch."""
     faults = Faults()
     request_id = faults.request_id(request.request_id)
     faults.require("source_ref", request.source_ref)
@@ -34,12 +49,10 @@ def seal_request_from_proto(request: pb.SealKeyRequest) -> SealRequest:
     faults.require("customer_id", request.customer_id)
     if request.content_type not in CONTENT_TYPES:
         faults.add("content_type", f"must be one of {', '.join(sorted(CONTENT_TYPES))}")
-    if not request.plaintext_key:
-        faults.add("plaintext_key", "is required")
-    elif len(request.plaintext_key) > MOST_KEY_BYTES:
-        faults.add("plaintext_key", f"must have at most {MOST_KEY_BYTES} bytes")
-    elif request.content_type == "text/plain" and not _is_utf8(request.plaintext_key):
-        faults.add("plaintext_key", "must be UTF-8, as its content type says")
+    if request.key_jwe and request.plaintext_key:
+        faults.add("key_jwe", "must not stand beside plaintext_key")
+    elif not request.key_jwe:
+        _check_content(faults, "plaintext_key", request.plaintext_key, request.content_type)
     faults.raise_if_any()
     return SealRequest(
         request_id=request_id,
@@ -48,8 +61,32 @@ def seal_request_from_proto(request: pb.SealKeyRequest) -> SealRequest:
         item_id=request.item_id,
         customer_id=request.customer_id,
         content_type=request.content_type,
-        plaintext=SecretBytes(request.plaintext_key),
+        plaintext=_uploaded(request, request_id, upload_keys)
+        if request.key_jwe
+        else SecretBytes(request.plaintext_key),
     )
+
+
+def _uploaded(request: pb.SealKeyRequest, request_id: str, upload_keys: UploadKeys) -> SecretBytes:
+    bound = dict(zip(BOUND, (request.order_id, request.item_id, request_id), strict=True))
+    plaintext = upload_keys.open(request.key_jwe, bound)
+    faults = Faults()
+    _check_content(faults, "key_jwe", plaintext.expose(), request.content_type)
+    # A person took the wrong file and can take another. What a supplier sent is sealed as it came: it was paid for.
+    beginnings = _BEGINNINGS.get(request.content_type)
+    if beginnings is not None and not plaintext.expose().startswith(beginnings):
+        faults.add("key_jwe", "must begin as files of its content type do")
+    faults.raise_if_any()
+    return plaintext
+
+
+def _check_content(faults: Faults, field: str, content: bytes, content_type: str) -> None:
+    if not content:
+        faults.add(field, "is required")
+    elif len(content) > MOST_KEY_BYTES:
+        faults.add(field, f"must have at most {MOST_KEY_BYTES} bytes")
+    elif content_type == "text/plain" and not _is_utf8(content):
+        faults.add(field, "must be UTF-8, as its content type says")
 
 
 def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.RevealKeyRequest) -> ReleaseRequest:
@@ -79,6 +116,55 @@ def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.Reveal
     )
 
 
+def revoke_request_from_proto(request: pb.RevokeKeysRequest, caller: str) -> RevokeRequest:
+    """Read a request to take keys back, each of them once. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    wish = _wish(faults, request, caller)
+    faults.identifier("order_id", request.order_id)
+    if not 1 <= len(request.key_ids) <= MOST_KEYS:
+        faults.add("key_ids", f"must be 1 to {MOST_KEYS} keys")
+    else:
+        for index, key_id in enumerate(request.key_ids):
+            faults.identifier(f"key_ids[{index}]", key_id)
+    faults.raise_if_any()
+    return RevokeRequest(wish, digest_of(request), request.order_id, tuple(dict.fromkeys(request.key_ids)))
+
+
+def shred_request_from_proto(request: pb.ShredKeyRequest, caller: str) -> ShredRequest:
+    """Read a request to destroy a key. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    wish = _wish(faults, request, caller)
+    faults.identifier("order_id", request.order_id)
+    faults.identifier("key_id", request.key_id)
+    faults.raise_if_any()
+    return ShredRequest(wish, digest_of(request), request.order_id, request.key_id)
+
+
+def _wish(faults: Faults, request: pb.RevokeKeysRequest | pb.ShredKeyRequest, caller: str) -> Wish:
+    return Wish(faults.request_id(request.request_id), caller, faults.require("reason", request.reason))
+
+
+def key_id_from_proto(request: pb.GetKeyRequest) -> str:
+    """Read which key is wanted. Raises InvalidRequest."""
+    faults = Faults()
+    key_id = faults.identifier("key_id", request.key_id)
+    faults.raise_if_any()
+    return key_id
+
+
+def key_filter_from_proto(request: pb.ListKeysRequest) -> KeyFilter:
+    """Read which keys are wanted. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    if request.order_id:
+        faults.identifier("order_id", request.order_id)
+    start_time = faults.moment("start_time", request.start_time if request.HasField("start_time") else None)
+    end_time = faults.moment("end_time", request.end_time if request.HasField("end_time") else None)
+    if start_time is not None and end_time is not None and end_time <= start_time:
+        faults.add("end_time", "must be later than start_time")
+    faults.raise_if_any()
+    return KeyFilter(request.order_id, start_time, end_time)
+
+
 def _recipient(faults: Faults, jwk: bytes) -> ECKey:
     try:
         return read_recipient(jwk)
@@ -103,25 +189,41 @@ def _check_length(faults: Faults, field: str, value: str, longest: int) -> None:
 
 def sealed_key_to_proto(record: KeyRecord) -> pb.SealedKey:
     """Render a key as its keeper may know it."""
-    message = pb.SealedKey(
+    return pb.SealedKey(
         key_id=record.key_id,
         state=_STATES[record.state],
         content_type=record.content_type,
         object_name=record.object_name,
         object_sha256=record.object_sha256 or b"",
+        seal_time=_timestamp(record.seal_time),
+        order_id=record.order_id,
+        item_id=record.item_id,
+        source_ref=record.source_ref,
+        open_time=_timestamp(record.open_time),
+        create_time=_timestamp(record.create_time),
+        revoke_time=_timestamp(record.revoke_time),
+        shred_time=_timestamp(record.shred_time),
     )
-    if record.seal_time is not None:
-        message.seal_time.FromDatetime(record.seal_time)
-    return message
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def key_page_to_proto(page: KeyPage) -> pb.ListKeysResponse:
+    """Render a page of keys."""
+    return pb.ListKeysResponse(keys=map(sealed_key_to_proto, page.records), next_page_token=page.next_page_token)
 
 
 def link_to_proto(link: DownloadLink) -> pb.CreateDownloadLinkResponse:
     """Render a link."""
-    expire_time = Timestamp()
-    expire_time.FromDatetime(link.expire_time)
     return pb.CreateDownloadLinkResponse(
         url=link.url,
-        expire_time=expire_time,
+        expire_time=_timestamp(link.expire_time),
         content_key_jwe=link.content_key_jwe,
         object_sha256=link.object_sha256,
     )

@@ -8,6 +8,7 @@ binding         a media type with parameters (RFC 7515 section 4.1.9), so that n
 wrapped DEK     nonce (12) || AES-256-GCM(KEK, DEK) (32) || tag (16),
                 AAD = "keyferry/dek/v1" 0x00 key_id 0x00 KEK version
 digest          version "." base64url(HMAC-SHA-256(secret of that version and purpose, label 0x00 value))
+upload key      see uploading.py
 handed over     compact JWE, alg ECDH-ES+A256KW, enc A256GCM, to a one-time P-256 key of the recipient
 """
 

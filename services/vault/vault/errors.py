@@ -25,6 +25,41 @@ class KeyNotReady(KeyferryError):
     reason = "KEY_NOT_READY"
 
 
+class KeyRevoked(KeyferryError):
+    """The key was taken back, or destroyed, before it was opened: it is never handed over."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_REVOKED"
+
+
+class KeyOpened(KeyferryError):
+    """The key was opened by its owner, so that it cannot be taken back; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_OPENED"
+
+
+class KeyNotRevoked(KeyferryError):
+    """The key can still be opened, or still be sealed: it must be revoked before it is destroyed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_NOT_REVOKED"
+
+
+class UploadUnreadable(KeyferryError):
+    """An uploaded key does not open: it is no JWE of ours, or to no upload key of ours. Why exactly is not told."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "UPLOAD_UNREADABLE"
+
+
+class UploadMismatch(KeyferryError):
+    """An uploaded key was made for another order, line or request; nothing was stored."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "UPLOAD_MISMATCH"
+
+
 class LinkExpired(KeyferryError):
     """The request's first answer has expired; a fresh request gets a fresh link."""
 

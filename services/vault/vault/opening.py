@@ -7,29 +7,34 @@ from chassis.secret import SecretBytes
 
 from vault.crypto import DoesNotOpen, Kek, open_sealed
 from vault.domain.key import KeyRecord
-from vault.errors import KeyCorrupted
+from vault.errors import KeyCorrupted, KeyRevoked
 from vault.metrics import CORRUPTED
-from vault.ports import ObjectMissing, ObjectStore, ObjectTooLarge
+from vault.ports import ObjectStore, ObjectTooLarge
 
 logger = structlog.get_logger(__name__)
 
 
 def unwrap(kek: Kek, record: KeyRecord) -> SecretBytes:
-    """Return a key's DEK. Raises KeyCorrupted, or SecretVersionMissing where its KEK is not known."""
+    """Return a key's DEK.
+
+    Raises KeyCorrupted, SecretVersionMissing where its KEK is not known, and KeyRevoked where it was destroyed.
+    """
+    if record.dek is None:
+        raise KeyRevoked("the key was destroyed")
     try:
         return kek.unwrap(record.dek, record.key_id)
     except DoesNotOpen as error:
-        raise _corrupted(record, "wrapped dek") from error
+        raise corrupted(record, "wrapped dek") from error
 
 
 async def open_stored(store: ObjectStore, record: KeyRecord, dek: SecretBytes) -> SecretBytes:
-    """Return the game key of a sealed object that must be there. Raises KeyCorrupted or ObjectStoreUnavailable."""
+    """Return the game key of a sealed object. Raises KeyCorrupted, ObjectStoreUnavailable, or ObjectMissing."""
     try:
         stored = await store.read(record.object_name)
         _check_digest(stored, record)
         return open_sealed(stored, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding)
-    except (DoesNotOpen, ObjectMissing, ObjectTooLarge) as error:
-        raise _corrupted(record, "object") from error
+    except (DoesNotOpen, ObjectTooLarge) as error:
+        raise corrupted(record, "object") from error
 
 
 def _check_digest(stored: bytes, record: KeyRecord) -> None:
@@ -37,7 +42,8 @@ def _check_digest(stored: bytes, record: KeyRecord) -> None:
         raise DoesNotOpen("the object's digest is another")
 
 
-def _corrupted(record: KeyRecord, what: str) -> KeyCorrupted:
+def corrupted(record: KeyRecord, what: str) -> KeyCorrupted:
+    """Count and tell that a stored key does not open, and return the error for its caller."""
     CORRUPTED.inc()
     logger.error("a stored key does not open", key_id=record.key_id, what=what)
     return KeyCorrupted("the stored key does not open; a person has to look", metadata={"key_id": record.key_id})

@@ -1,6 +1,6 @@
 """What vault needs of the outside world, in its own words."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,6 +31,10 @@ class ObjectStore(Protocol):
 
     async def read(self, name: str) -> bytes:
         """Return an object. Raises ObjectMissing or ObjectTooLarge."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Make sure that there is no object of this name; one that is not there is gone already."""
         ...
 
     async def presign(self, name: str, lifetime: timedelta) -> str:
@@ -78,6 +82,24 @@ class Authorization:
     expire_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Which keys are listed: of one order, first asked for within a span of time; what is absent allows all."""
+
+    order_id: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Why a key is taken back, for the audit log: which request, who made it, and its words."""
+
+    request_id: str
+    caller: str
+    reason: str
+
+
 class KeyTransaction(Protocol):
     """One transaction over keys, requests and the outbox."""
 
@@ -93,8 +115,25 @@ class KeyTransaction(Protocol):
         """Add a key; False, and nothing was added, when its source or its request id has one already."""
         ...
 
+    async def lock(self, key_ids: Collection[str]) -> Sequence[KeyRecord]:
+        """Return those of these keys that there are, holding off whoever would change one until the transaction ends.
+
+        All who lock several do so in the same order, so that no two wait for one another.
+        """
+        ...
+
+    async def page(
+        self, wanted: KeyFilter, *, size: int, after: tuple[datetime, str] | None = None
+    ) -> Sequence[KeyRecord]:
+        """Return so many keys behind this (create time, key id), in the order of both."""
+        ...
+
     async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
-        """Return the id of an earlier key with one of these fingerprints, holding off others who ask for the same."""
+        """Return the id of an earlier key with one of these fingerprints, holding off others who ask for the same.
+
+        Whatever became of the earlier one it counts, also where it was taken back: a key that we gave back and are sold
+        again is a matter for a human.
+        """
         ...
 
     async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
@@ -103,6 +142,29 @@ class KeyTransaction(Protocol):
 
     async def next_generation(self, record: KeyRecord) -> None:
         """Move a key that is being sealed on to the next name; done twice from the same record it is done once."""
+        ...
+
+    async def mark_opened(self, key_id: str, *, now: datetime) -> bool:
+        """Mark a sealed key as opened, if it is not yet; False, and nothing is marked, when it is not sealed any more.
+
+        Holds off whoever would revoke it until the transaction ends, and is held off by them: one of the two wins.
+        """
+        ...
+
+    async def revoke(self, key_ids: Collection[str], *, now: datetime) -> None:
+        """Revoke keys that this transaction has locked."""
+        ...
+
+    async def shred(self, key_id: str, *, now: datetime) -> None:
+        """Destroy the wrapped DEK of a key that this transaction has locked."""
+        ...
+
+    async def is_repeat(self, request_id: str, digest: bytes) -> bool:
+        """Tell whether a request was done before, holding off its repeats. Raises RequestIdReused for another body."""
+        ...
+
+    async def note_done(self, request_id: str, digest: bytes) -> None:
+        """Note that a request was done, for `is_repeat`."""
         ...
 
     async def authorization(self, request_id: str) -> Authorization | None:
@@ -115,6 +177,14 @@ class KeyTransaction(Protocol):
 
     async def tell_sealed(self, record: KeyRecord, *, same_as: str | None, now: datetime) -> None:
         """Put the audit fact of a sealed or held key into the outbox."""
+        ...
+
+    async def tell_revoked(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact of each revoked key into the outbox."""
+        ...
+
+    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact and the event of a destroyed key into the outbox."""
         ...
 
     async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:

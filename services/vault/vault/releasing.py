@@ -3,8 +3,13 @@
 1 is it this order's and this owner's       no: told like no key at all, and noted as denied
 2 append `…_authorized` to audit            dies here: an authorization that released nothing; the repeat goes on
 3 keep the request                          dies here: as above; the repeat finds the same audit entry
-4 sign the URL, or open the key
-5 commit `…_released` and the opened event  dies here: nothing was handed over; the repeat hands over and counts once
+4 sign the URL, or open the key             dies here: as above
+5 commit that it was opened, `…_released`   dies here: nothing was handed over; the repeat hands over and counts once
+  and the opened event
+6 hand it over
+
+What decides is 5: it marks the key's row as opened, or finds it revoked and hands nothing over. So a key that was
+handed over is marked, always; one that is marked may, after a crash, not have been handed over.
 """
 
 import hashlib
@@ -21,10 +26,10 @@ from joserfc.jwk import ECKey
 
 from vault.crypto import Digests, Kek, hand_over
 from vault.domain.key import KeyRecord, KeyState
-from vault.errors import KeyNotFound, KeyNotReady, LinkExpired
+from vault.errors import KeyNotFound, KeyNotReady, KeyRevoked, LinkExpired
 from vault.metrics import RELEASES
-from vault.opening import open_stored, unwrap
-from vault.ports import AuditLog, Authorization, Keys, ObjectStore, Release, Viewer
+from vault.opening import corrupted, open_stored, unwrap
+from vault.ports import AuditLog, Authorization, Keys, ObjectMissing, ObjectStore, Release, Viewer
 
 logger = structlog.get_logger(__name__)
 
@@ -74,7 +79,7 @@ class Releaser:
     async def create_link(self, request: ReleaseRequest) -> DownloadLink:
         """Return a link of at most 15 minutes.
 
-        Raises KeyNotFound, KeyNotReady, RequestIdReused, LinkExpired for the repeat of an old request,
+        Raises KeyNotFound, KeyNotReady, KeyRevoked, RequestIdReused, LinkExpired for the repeat of an old request,
         AuditUnavailable, ObjectStoreUnavailable, SecretVersionMissing and KeyCorrupted.
         """
 
@@ -94,7 +99,11 @@ class Releaser:
         """Return the opened key as a JWE to the recipient. Raises as `create_link` does."""
 
         async def make(record: KeyRecord, _authorization: Authorization) -> str:
-            plaintext = await open_stored(self._store, record, unwrap(self._kek, record))
+            try:
+                plaintext = await open_stored(self._store, record, unwrap(self._kek, record))
+            except ObjectMissing as error:
+                await self._check_not_taken_back(record)
+                raise corrupted(record, "object") from error
             return hand_over(plaintext, request.recipient, content_type=record.content_type, key_id=record.key_id)
 
         return await self._release(Release.REVEAL, request, make)
@@ -115,7 +124,7 @@ class Releaser:
             await self._tell_failure(authorization, record, request.viewer, reason)
             raise
         await failpoint("vault.release.before_commit")
-        await self._tell(authorization, record, request.viewer, failure="")
+        await self._mark_opened(release, authorization, record, request.viewer)
         await failpoint("vault.release.after_commit")
         RELEASES.labels(release.value, "released").inc()
         return made
@@ -132,6 +141,8 @@ class Releaser:
         if record is None or not allowed:
             RELEASES.labels(release.value, "denied").inc()
             raise KeyNotFound("there is no such key")
+        if record.is_taken_back:
+            raise _revoked()
         if record.state is not KeyState.SEALED:
             raise KeyNotReady("the key cannot be opened yet", metadata={"state": record.state.value})
         return record
@@ -173,16 +184,37 @@ class Releaser:
             raise LinkExpired("this request's link has expired or is about to; ask with a new request_id")
         return known
 
+    async def _check_not_taken_back(self, record: KeyRecord) -> None:
+        """Raise KeyRevoked for a key that was destroyed while it was being opened: that is no corruption."""
+        async with self._keys.transaction() as transaction:
+            present = await transaction.key(record.key_id)
+        if present is not None and present.is_taken_back:
+            raise _revoked()
+
+    async def _mark_opened(
+        self, release: Release, authorization: Authorization, record: KeyRecord, viewer: Viewer
+    ) -> None:
+        """Commit that the key was opened, or that it was revoked before: then it is not handed over."""
+        async with self._keys.transaction() as transaction:
+            now = self._clock.now()
+            opened = await transaction.mark_opened(record.key_id, now=now)
+            failure = "" if opened else KeyRevoked.reason
+            await transaction.tell_outcome(authorization, record, viewer, failure=failure, now=now)
+        if not opened:
+            RELEASES.labels(release.value, "failed").inc()
+            raise _revoked()
+
     async def _tell_failure(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, reason: str) -> None:
         try:
-            await self._tell(authorization, record, viewer, failure=reason)
+            async with self._keys.transaction() as transaction:
+                await transaction.tell_outcome(authorization, record, viewer, failure=reason, now=self._clock.now())
         except KeyferryError as error:
             # The caller needs the first failure; the authorization stands in audit without an outcome.
             logger.warning("the outcome could not be told", key_id=record.key_id, why=error.message)
 
-    async def _tell(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str) -> None:
-        async with self._keys.transaction() as transaction:
-            await transaction.tell_outcome(authorization, record, viewer, failure=failure, now=self._clock.now())
+
+def _revoked() -> KeyRevoked:
+    return KeyRevoked("the key was taken back and is not opened any more")
 
 
 def request_digest(*parts: bytes) -> bytes:

@@ -4,6 +4,8 @@
 2 put the object, never over another              dies here: the repeat finds it, opens it with the row's DEK, goes on
 3 read it back and open it                        dies here: as above
 4 commit SEALED, or HELD for a key seen before    dies here: the repeat answers with it
+
+A key that is revoked meanwhile is found so at 4, or by the repeat: it stays revoked.
 """
 
 import hashlib
@@ -53,12 +55,19 @@ class Sealer:
         self._clock = clock
 
     async def seal(self, request: SealRequest) -> KeyRecord:
-        """Return the sealed key, or the one that this source has already.
+        """Return the sealed key, or the one that this source has already, also where that was revoked.
 
         Raises SourceRefConflict for another key under a known source, RequestIdReused for another source under a known
         request id, KeyCorrupted when a stored row does not open, and ObjectStoreUnavailable when the object could not
         be confirmed: repeat the request.
         """
+        record = await self._seal(request)
+        if record.state is KeyState.SHREDDED:
+            # Destroyed while it was being sealed: the object may have been put after it was deleted.
+            await self._store.delete(record.object_name)
+        return record
+
+    async def _seal(self, request: SealRequest) -> KeyRecord:
         record = await self._row(request)
         self._check_same(record, request)
         if record.state is not KeyState.SEALING:
@@ -112,7 +121,7 @@ class Sealer:
             state=KeyState.SEALING,
             generation=0,
             object_sha256=None,
-            seal_time=None,
+            create_time=self._clock.now(),
         )
 
     def _check_same(self, record: KeyRecord, request: SealRequest) -> None:

@@ -3,12 +3,28 @@
 from typing import Any
 
 import grpc
+from chassis.errors import MethodNotAllowed
+from chassis.identity import caller_identity
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceServicer
 
-from vault.convert import link_to_proto, release_request_from_proto, seal_request_from_proto, sealed_key_to_proto
+from vault.access import KEY_FIELDS
+from vault.convert import (
+    key_filter_from_proto,
+    key_id_from_proto,
+    key_page_to_proto,
+    link_to_proto,
+    release_request_from_proto,
+    revoke_request_from_proto,
+    seal_request_from_proto,
+    sealed_key_to_proto,
+    shred_request_from_proto,
+)
+from vault.listing import KeyReader
 from vault.releasing import Releaser
 from vault.sealing import Sealer
+from vault.taking_back import KeyTaker
+from vault.uploading import UploadKeys
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["VaultService"].full_name
 
@@ -18,18 +34,27 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class VaultServicer(VaultServiceServicer):
     """Serves `keyferry.vault.v1.VaultService`."""
 
-    def __init__(self, sealer: Sealer, releaser: Releaser) -> None:
+    def __init__(
+        self, *, sealer: Sealer, releaser: Releaser, taker: KeyTaker, reader: KeyReader, upload_keys: UploadKeys
+    ) -> None:
         self._sealer = sealer
         self._releaser = releaser
+        self._taker = taker
+        self._reader = reader
+        self._upload_keys = upload_keys
 
-    async def SealKey(self, request: pb.SealKeyRequest, context: Context) -> pb.SealKeyResponse:  # noqa: N802, ARG002 # named and called by gRPC
+    async def SealKey(self, request: pb.SealKeyRequest, context: Context) -> pb.SealKeyResponse:  # noqa: N802 # named by gRPC
         """Seal one game key."""
-        wish = seal_request_from_proto(request)
+        try:
+            _check_key_field(request, caller_identity(context))
+            wish = seal_request_from_proto(request, self._upload_keys)
+        finally:
+            request.ClearField("plaintext_key")
+            request.ClearField("key_jwe")
         try:
             return pb.SealKeyResponse(key=sealed_key_to_proto(await self._sealer.seal(wish)))
         finally:
             wish.plaintext.drop()
-            request.ClearField("plaintext_key")
 
     async def CreateDownloadLink(  # noqa: N802 # named by gRPC
         self,
@@ -42,3 +67,37 @@ class VaultServicer(VaultServiceServicer):
     async def RevealKey(self, request: pb.RevealKeyRequest, context: Context) -> pb.RevealKeyResponse:  # noqa: N802, ARG002 # named and called by gRPC
         """Give the owner the key."""
         return pb.RevealKeyResponse(key_jwe=await self._releaser.reveal(release_request_from_proto(request)))
+
+    async def GetUploadKey(self, request: pb.GetUploadKeyRequest, context: Context) -> pb.GetUploadKeyResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Give the present upload key."""
+        return pb.GetUploadKeyResponse(upload_jwk=self._upload_keys.public_jwk())
+
+    async def RevokeKeys(self, request: pb.RevokeKeysRequest, context: Context) -> pb.RevokeKeysResponse:  # noqa: N802 # named by gRPC
+        """Take back keys, all or none."""
+        records = await self._taker.revoke(revoke_request_from_proto(request, caller_identity(context)))
+        return pb.RevokeKeysResponse(keys=map(sealed_key_to_proto, records))
+
+    async def ShredKey(self, request: pb.ShredKeyRequest, context: Context) -> pb.ShredKeyResponse:  # noqa: N802 # named by gRPC
+        """Destroy a key."""
+        record = await self._taker.shred(shred_request_from_proto(request, caller_identity(context)))
+        return pb.ShredKeyResponse(key=sealed_key_to_proto(record))
+
+    async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Show a key."""
+        return pb.GetKeyResponse(key=sealed_key_to_proto(await self._reader.get(key_id_from_proto(request))))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Show a page of keys."""
+        wanted = key_filter_from_proto(request)
+        page = await self._reader.page(wanted, size=request.page_size, token=request.page_token)
+        return key_page_to_proto(page)
+
+
+def _check_key_field(request: pb.SealKeyRequest, identity: str) -> None:
+    """Refuse a key in a field that is not its caller's, before anything reads it."""
+    for field in KEY_FIELDS.values():
+        if getattr(request, field) and KEY_FIELDS.get(identity) != field:
+            raise MethodNotAllowed(
+                f"{identity} may not call SealKey with {field}",
+                metadata={"identity": identity, "method": "SealKey", "field": field},
+            )

@@ -3,7 +3,13 @@ import os
 import pytest
 from chassis.jwe import jwe_registry
 from joserfc import jwe
-from joserfc.errors import ExceededSizeError, UnsupportedAlgorithmError
+from joserfc.errors import (
+    ExceededSizeError,
+    InvalidHeaderValueError,
+    MissingHeaderError,
+    UnsupportedAlgorithmError,
+    UnsupportedHeaderError,
+)
 from joserfc.jwk import OctKey
 
 KEY = OctKey.import_key(bytes(range(32)))
@@ -28,3 +34,15 @@ def test_it_refuses_what_it_does_not_name() -> None:
     token = jwe.encrypt_compact(HEADER, b"x", KEY, registry=ANY)
     with pytest.raises(UnsupportedAlgorithmError):
         jwe.decrypt_compact(token, KEY, registry=jwe_registry("ECDH-ES+A256KW", "A256GCM", most_plaintext_bytes=10))
+
+
+def test_it_takes_the_private_headers_that_it_names_and_demands_them_as_text() -> None:
+    bound = jwe_registry("dir", "A256GCM", most_plaintext_bytes=10, private_headers=["place"])
+    token = jwe.encrypt_compact({**HEADER, "place": "here"}, b"x", KEY, registry=bound)
+    assert jwe.decrypt_compact(token, KEY, registry=bound).protected["place"] == "here"
+    with pytest.raises(UnsupportedHeaderError):
+        jwe.decrypt_compact(token, KEY, registry=ANY)
+    with pytest.raises(MissingHeaderError):
+        jwe.decrypt_compact(jwe.encrypt_compact(HEADER, b"x", KEY, registry=ANY), KEY, registry=bound)
+    with pytest.raises(InvalidHeaderValueError):
+        jwe.encrypt_compact({**HEADER, "place": 1}, b"x", KEY, registry=bound)

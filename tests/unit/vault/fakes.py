@@ -4,21 +4,34 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from chassis.errors import ServiceUnavailable
+from chassis.errors import RequestIdReused, ServiceUnavailable
 from chassis.keyring import Keyring
 from chassis.secret import SecretBytes
 from joserfc.jwk import ECKey
 from vault.crypto import Digests, Kek, read_recipient
-from vault.domain.key import KeyRecord, KeyState
+from vault.domain.key import KeyRecord, KeyState, WrappedDek
 from vault.errors import AuditUnavailable, ObjectStoreUnavailable
-from vault.ports import Authorization, ObjectExists, ObjectMissing, ObjectTooLarge, Release, Viewer
+from vault.listing import KeyReader
+from vault.ports import (
+    Authorization,
+    KeyFilter,
+    ObjectExists,
+    ObjectMissing,
+    ObjectTooLarge,
+    Release,
+    Viewer,
+    Wish,
+)
 from vault.releasing import Releaser, ReleaseRequest, request_digest
 from vault.sealing import Sealer, SealRequest
+from vault.service import VaultServicer
+from vault.taking_back import KeyTaker, RevokeRequest, ShredRequest
+from vault.uploading import UploadKeys
 
 from tests.unit.vault.jose_by_hand import read_agreed
 
@@ -72,9 +85,10 @@ class Rows:
     order: list[str] = field(default_factory=list)
     authorizations: dict[str, Authorization] = field(default_factory=dict)
     outbox: dict[tuple[str, ...], Told] = field(default_factory=dict)
+    done: dict[str, bytes] = field(default_factory=dict)
 
     def copy(self) -> "Rows":
-        return Rows(dict(self.keys), list(self.order), dict(self.authorizations), dict(self.outbox))
+        return Rows(dict(self.keys), list(self.order), dict(self.authorizations), dict(self.outbox), dict(self.done))
 
 
 class MemoryKeys:
@@ -130,11 +144,27 @@ class MemoryTransaction:
         self.wrote = True
         return True
 
+    async def lock(self, key_ids: Collection[str]) -> Sequence[KeyRecord]:
+        return [self.rows.keys[key_id] for key_id in sorted(set(key_ids)) if key_id in self.rows.keys]
+
+    async def page(
+        self, wanted: KeyFilter, *, size: int, after: tuple[datetime, str] | None = None
+    ) -> Sequence[KeyRecord]:
+        found = [
+            record
+            for record in self.rows.keys.values()
+            if wanted.order_id in ("", record.order_id)
+            and (wanted.start_time is None or record.create_time >= wanted.start_time)
+            and (wanted.end_time is None or record.create_time < wanted.end_time)
+            and (after is None or (record.create_time, record.key_id) > after)
+        ]
+        return sorted(found, key=lambda record: (record.create_time, record.key_id))[:size]
+
     async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
         for key_id in self.rows.order:
             other = self.rows.keys[key_id]
-            is_stored = other.state in (KeyState.SEALED, KeyState.HELD)
-            if key_id != record.key_id and is_stored and other.fingerprint in fingerprints:
+            was_ours = other.state is not KeyState.SEALING
+            if key_id != record.key_id and was_ours and other.fingerprint in fingerprints:
                 return key_id
         return None
 
@@ -148,9 +178,38 @@ class MemoryTransaction:
         stored = self.rows.keys[record.key_id]
         if stored.state is not KeyState.SEALING or stored.generation != record.generation:
             return False
-        self.rows.keys[record.key_id] = replace(stored, **changes)  # type: ignore[arg-type] # the fields' own types
-        self.wrote = True
+        self._change(stored, **changes)
         return True
+
+    async def mark_opened(self, key_id: str, *, now: datetime) -> bool:
+        stored = self.rows.keys[key_id]
+        if stored.state is not KeyState.SEALED:
+            return False
+        self._change(stored, open_time=stored.open_time or now)
+        return True
+
+    async def revoke(self, key_ids: Collection[str], *, now: datetime) -> None:
+        for key_id in key_ids:
+            stored = self.rows.keys[key_id]
+            assert not stored.is_opened, "PostgreSQL refuses it too"
+            self._change(stored, state=KeyState.REVOKED, revoke_time=now)
+
+    async def shred(self, key_id: str, *, now: datetime) -> None:
+        self._change(self.rows.keys[key_id], state=KeyState.SHREDDED, shred_time=now, dek=None)
+
+    def _change(self, stored: KeyRecord, **changes: object) -> None:
+        self.rows.keys[stored.key_id] = replace(stored, **changes)  # type: ignore[arg-type] # the fields' own types
+        self.wrote = True
+
+    async def is_repeat(self, request_id: str, digest: bytes) -> bool:
+        known = self.rows.done.get(request_id)
+        if known not in (None, digest):
+            raise RequestIdReused("request_id: was used with another body")
+        return known is not None
+
+    async def note_done(self, request_id: str, digest: bytes) -> None:
+        self.rows.done[request_id] = digest
+        self.wrote = True
 
     async def authorization(self, request_id: str) -> Authorization | None:
         return self.rows.authorizations.get(request_id)
@@ -163,6 +222,19 @@ class MemoryTransaction:
         action = "key.held" if same_as else "key.sealed"
         details = {"same_as": same_as} if same_as else {}
         self._tell(Told((action, record.key_id), action, record.key_id, "vault", details), now)
+
+    async def tell_revoked(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        for record in records:
+            self._tell_taken_back("key.revoked", record, wish, now)
+
+    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
+        self._tell_taken_back("key.shredded", record, wish, now)
+        event = "vault.key.shredded"
+        self._tell(Told((event, record.key_id), event, record.key_id, "vault"), now)
+
+    def _tell_taken_back(self, action: str, record: KeyRecord, wish: Wish, now: datetime) -> None:
+        details = {"reason": wish.reason, "state": record.state.value}
+        self._tell(Told((action, record.key_id), action, record.key_id, wish.caller, details), now)
 
     async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:
         action = "key.access_denied"
@@ -195,6 +267,7 @@ class MemoryObjects:
         self.loses_answers = False
         self.forgets = False
         self.puts = 0
+        self.deletes: list[str] = []
         self.signed: list[tuple[str, timedelta]] = []
 
     async def create(self, name: str, data: bytes) -> None:
@@ -217,6 +290,14 @@ class MemoryObjects:
         if len(data) > FAKE_OBJECT_LIMIT:
             raise ObjectTooLarge(name)
         return data
+
+    async def delete(self, name: str) -> None:
+        await self._answer()
+        self.deletes.append(name)
+        self.objects.pop(name, None)
+        if self.loses_answers:
+            self.loses_answers = False
+            raise ObjectStoreUnavailable("the object store does not answer")
 
     async def presign(self, name: str, lifetime: timedelta) -> str:
         self.signed.append((name, lifetime))
@@ -280,6 +361,7 @@ class World:
         self.audit = MemoryAudit(self.keys.journal)
         self.clock = ManualClock()
         self.kek = Kek(a_keyring("v1"))
+        self.upload_keys = UploadKeys(a_keyring("v1"))
         self.digests = Digests(a_keyring("v2"))
         self.recipient = Recipient()
 
@@ -290,6 +372,23 @@ class World:
     @property
     def releaser(self) -> Releaser:
         return Releaser(self.keys, self.objects, self.audit, self.kek, self.digests, clock=self.clock)
+
+    @property
+    def taker(self) -> KeyTaker:
+        return KeyTaker(self.keys, self.objects, clock=self.clock)
+
+    @property
+    def servicer(self) -> VaultServicer:
+        return VaultServicer(
+            sealer=self.sealer,
+            releaser=self.releaser,
+            taker=self.taker,
+            reader=KeyReader(self.keys),
+            upload_keys=self.upload_keys,
+        )
+
+    def dek(self, record: KeyRecord) -> SecretBytes:
+        return self.kek.unwrap(wrapped_dek(record), record.key_id)
 
     async def sealed(self, plaintext: bytes = GAME_KEY, **changes: str) -> KeyRecord:
         return await self.sealer.seal(a_seal(plaintext, **changes))
@@ -307,6 +406,26 @@ class World:
             viewer=viewer,
             recipient=read_recipient(self.recipient.jwk),
         )
+
+
+def wrapped_dek(record: KeyRecord) -> WrappedDek:
+    assert record.dek is not None, "the key was shredded"
+    return record.dek
+
+
+def a_wish(request_id: str = "", caller: str = "fulfillment", reason: str = "the order was refunded") -> Wish:
+    return Wish(request_id or str(uuid.uuid4()), caller, reason)
+
+
+def a_revocation(*key_ids: str, order_id: str = "order-1", request_id: str = "") -> RevokeRequest:
+    digest = request_digest(b"revoke", order_id.encode(), *(key_id.encode() for key_id in key_ids))
+    return RevokeRequest(a_wish(request_id), digest, order_id, key_ids)
+
+
+def a_shredding(key_id: str, order_id: str = "order-1", request_id: str = "") -> ShredRequest:
+    return ShredRequest(
+        a_wish(request_id), request_digest(b"shred", order_id.encode(), key_id.encode()), order_id, key_id
+    )
 
 
 def a_seal(plaintext: bytes = GAME_KEY, **changes: str) -> SealRequest:

@@ -4,13 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap, aes_key_wrap
 
 
 def decode(text: str) -> bytes:
@@ -37,6 +38,23 @@ def read_agreed(token: str, private_jwk: dict[str, str]) -> tuple[dict[str, Any]
     content_key = aes_key_unwrap(wrapping, decode(encrypted_key))
     plaintext = AESGCM(content_key).decrypt(decode(nonce), decode(ciphertext) + decode(tag), header_part.encode())
     return header, plaintext
+
+
+def write_agreed(header: dict[str, Any], plaintext: bytes, public_jwk: dict[str, str], **changes: Any) -> str:
+    """Make a compact JWE with `alg: ECDH-ES+A256KW`, `enc: A256GCM` under a fresh `epk`; `changes` spoil its header."""
+    ephemeral = ec.generate_private_key(ec.SECP256R1()).private_numbers()
+    own = {"kty": "EC", "crv": "P-256", **{name: _number(getattr(ephemeral.public_numbers, name)) for name in "xy"}}
+    private = {**own, "d": _number(ephemeral.private_value)}
+    whole = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM", "epk": own, **header, **changes}
+    part = encode(json.dumps({name: value for name, value in whole.items() if value is not None}).encode())
+    content_key, nonce = os.urandom(32), os.urandom(12)
+    wrapped = aes_key_wrap(agree(private, public_jwk, algorithm="ECDH-ES+A256KW", key_bytes=32), content_key)
+    box = AESGCM(content_key).encrypt(nonce, plaintext, part.encode())
+    return ".".join((part, encode(wrapped), encode(nonce), encode(box[:-16]), encode(box[-16:])))
+
+
+def _number(value: int) -> str:
+    return encode(value.to_bytes(32))
 
 
 def agree(

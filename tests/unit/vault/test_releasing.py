@@ -39,6 +39,7 @@ from tests.unit.vault.fakes import (
     World,
     a_keyring,
     a_seal,
+    wrapped_dek,
 )
 from tests.unit.vault.jose_by_hand import decode
 
@@ -355,7 +356,7 @@ async def test_an_object_that_opens_but_is_not_the_one_that_was_confirmed_is_cor
     record = await world.sealed()
     other = seal(
         SecretBytes(b"another game key"),
-        world.kek.unwrap(record.dek, record.key_id),
+        world.dek(record),
         key_id=record.key_id,
         content_type=record.content_type,
         binding=record.binding,
@@ -375,7 +376,7 @@ async def test_rows_that_were_swapped_do_not_open_one_anothers_objects(world: Wo
 @WAYS
 async def test_a_wrapped_dek_that_does_not_open_is_corrupted(world: World, way: Release) -> None:
     record = await world.sealed()
-    bad: KeyRecord = replace(record, dek=WrappedDek(flip(record.dek.data), "v1"))
+    bad: KeyRecord = replace(record, dek=WrappedDek(flip(wrapped_dek(record).data), "v1"))
     world.keys.rows.keys[record.key_id] = bad
     await refused(world, way, world.ask(record, way), KeyCorrupted)
     assert await failed_reason(world, way) == "KEY_CORRUPTED"
@@ -425,7 +426,7 @@ async def test_the_first_failure_reaches_the_caller_even_when_it_cannot_be_told(
     world: World, logs: list[MutableMapping[str, Any]]
 ) -> None:
     record = await world.sealed()
-    del world.objects.objects[record.object_name]
+    world.objects.objects[record.object_name] = b"changed"
     transactions = 0
     transaction = world.keys.transaction
 
@@ -449,6 +450,6 @@ async def test_neither_logs_nor_rows_nor_audit_hold_what_was_handed_over(
     link = await world.releaser.create_link(world.ask(record))
     token = await world.releaser.reveal(world.ask(record))
     everything = repr((world.keys.rows, world.audit.entries, logs, await world.sealed(), ALICE))
-    dek = world.kek.unwrap(record.dek, record.key_id)
+    dek = world.dek(record)
     for secret in (GAME_KEY.decode(), dek.expose().hex(), link.url, link.content_key_jwe, token, "192.0.2.7"):
         assert secret not in everything

@@ -14,7 +14,16 @@ from vault.domain.key import KeyRecord, KeyState, WrappedDek
 from vault.errors import KeyCorrupted, ObjectStoreUnavailable, SecretVersionMissing, SourceRefConflict
 from vault.sealing import MOST_TRIES
 
-from tests.unit.vault.fakes import FAKE_OBJECT_LIMIT, GAME_KEY, NOON, MemoryTransaction, World, a_keyring, a_seal
+from tests.unit.vault.fakes import (
+    FAKE_OBJECT_LIMIT,
+    GAME_KEY,
+    NOON,
+    MemoryTransaction,
+    World,
+    a_keyring,
+    a_seal,
+    wrapped_dek,
+)
 
 STEPS = (
     "vault.seal.before_row",
@@ -29,7 +38,7 @@ STEPS = (
 def opened(world: World, record: KeyRecord) -> SecretBytes:
     return open_sealed(
         world.objects.objects[record.object_name],
-        world.kek.unwrap(record.dek, record.key_id),
+        world.dek(record),
         key_id=record.key_id,
         content_type=record.content_type,
         binding=record.binding,
@@ -281,7 +290,7 @@ async def test_a_wrapped_dek_that_was_changed_is_corrupted_and_never_sealed_anew
     with pytest.raises(FailpointError):
         await world.sealed()
     record = world.keys.only_key()
-    world.keys.rows.keys[record.key_id] = replace(record, dek=WrappedDek(bytes(60), record.dek.kek_version))
+    world.keys.rows.keys[record.key_id] = replace(record, dek=WrappedDek(bytes(60), wrapped_dek(record).kek_version))
     with pytest.raises(KeyCorrupted):
         await world.sealed()
     assert world.objects.puts == 0
@@ -302,11 +311,11 @@ async def test_nothing_stored_told_or_logged_holds_the_key_or_its_dek(
     world: World, logs: list[MutableMapping[str, Any]]
 ) -> None:
     record = await world.sealed()
-    dek = world.kek.unwrap(record.dek, record.key_id).expose()
+    dek = world.dek(record).expose()
     everything = repr((world.keys.rows, world.objects.objects, logs)).encode() + b"".join(
         world.objects.objects.values()
     )
     assert GAME_KEY not in everything
     for secret in (dek, dek.hex().encode(), repr(dek).strip("b'").encode()):
         assert secret not in everything
-    assert dek not in record.dek.data
+    assert dek not in wrapped_dek(record).data

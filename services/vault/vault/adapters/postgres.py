@@ -1,73 +1,21 @@
 """Vault's own PostgreSQL database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 from chassis.database import Database
-from chassis.events import Event, derived_event_id
 from chassis.outbox import Outbox
-from google.protobuf.timestamp_pb2 import Timestamp
-from keyferry.events.v1.audit_events_pb2 import AuditRecorded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
-from keyferry.type.v1 import actor_pb2
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Row,
-    Table,
-    Text,
-    func,
-    select,
-    text,
-    update,
-)
+from chassis.request_log import earlier_answer, keep_answer
+from google.protobuf.empty_pb2 import Empty
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from vault.domain.key import Binding, KeyRecord, KeyState, WrappedDek
-from vault.ports import Authorization, Release, Viewer
-
-SOURCE = "vault"
-_metadata = MetaData()
-
-KEY = Table(
-    "sealed_key",
-    _metadata,
-    Column("key_id", Text, primary_key=True),
-    Column("source_ref", Text, nullable=False),
-    Column("seal_request_id", Text, nullable=False),
-    Column("order_id", Text, nullable=False),
-    Column("item_id", Text, nullable=False),
-    Column("order_digest", Text, nullable=False),
-    Column("owner_digest", Text, nullable=False),
-    Column("content_type", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("wrapped_dek", LargeBinary, nullable=False),
-    Column("kek_version", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("generation", Integer, nullable=False),
-    Column("object_sha256", LargeBinary),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("seal_time", DateTime(timezone=True)),
-)
-
-RELEASE = Table(
-    "release_request",
-    _metadata,
-    Column("request_id", Text, primary_key=True),
-    Column("request_digest", LargeBinary, nullable=False),
-    Column("way", Text, nullable=False),
-    Column("key_id", Text, nullable=False),
-    Column("audit_sequence", BigInteger, nullable=False),
-    Column("expire_time", DateTime(timezone=True), nullable=False),
-    Column("create_time", DateTime(timezone=True), nullable=False, server_default=func.now()),
-)
+from vault.adapters import announcements
+from vault.adapters.tables import KEY, RELEASE, authorization_of, record_of
+from vault.domain.key import KeyRecord, KeyState
+from vault.ports import Authorization, KeyFilter, Viewer, Wish
 
 
 class PostgresKeys:
@@ -94,15 +42,17 @@ class PostgresKeyTransaction:
     async def key(self, key_id: str) -> KeyRecord | None:
         """Return a key."""
         row = (await self._connection.execute(select(KEY).where(KEY.c.key_id == key_id))).one_or_none()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     async def key_by_source(self, source_ref: str) -> KeyRecord | None:
         """Return the key of a source."""
         row = (await self._connection.execute(select(KEY).where(KEY.c.source_ref == source_ref))).one_or_none()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     async def add(self, record: KeyRecord) -> bool:
         """Add a key; False when its source or its request id has one already."""
+        if record.dek is None:
+            raise AssertionError("a key without a DEK is never added")
         statement = (
             insert(KEY)
             .values(
@@ -119,11 +69,32 @@ class PostgresKeyTransaction:
                 kek_version=record.dek.kek_version,
                 state=record.state.value,
                 generation=record.generation,
+                create_time=record.create_time,
             )
             .on_conflict_do_nothing()
             .returning(KEY.c.key_id)
         )
         return (await self._connection.execute(statement)).first() is not None
+
+    async def lock(self, key_ids: Collection[str]) -> Sequence[KeyRecord]:
+        """Return and lock keys, in the order of their ids."""
+        statement = select(KEY).where(KEY.c.key_id.in_(key_ids)).order_by(KEY.c.key_id).with_for_update()
+        return [record_of(row) for row in (await self._connection.execute(statement)).all()]
+
+    async def page(
+        self, wanted: KeyFilter, *, size: int, after: tuple[datetime, str] | None = None
+    ) -> Sequence[KeyRecord]:
+        """Return keys in the order of (create_time, key_id)."""
+        statement = select(KEY).order_by(KEY.c.create_time, KEY.c.key_id).limit(size)
+        if wanted.order_id:
+            statement = statement.where(KEY.c.order_id == wanted.order_id)
+        if wanted.start_time is not None:
+            statement = statement.where(KEY.c.create_time >= wanted.start_time)
+        if wanted.end_time is not None:
+            statement = statement.where(KEY.c.create_time < wanted.end_time)
+        if after is not None:
+            statement = statement.where(tuple_(KEY.c.create_time, KEY.c.key_id) > after)
+        return [record_of(row) for row in (await self._connection.execute(statement)).all()]
 
     async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
         """Return the id of an earlier key with one of these fingerprints.
@@ -140,9 +111,9 @@ class PostgresKeyTransaction:
             .where(
                 KEY.c.fingerprint.in_(fingerprints),
                 KEY.c.key_id != record.key_id,
-                KEY.c.state.in_([KeyState.SEALED.value, KeyState.HELD.value]),
+                KEY.c.state != KeyState.SEALING.value,
             )
-            .order_by(KEY.c.create_time)
+            .order_by(KEY.c.create_time, KEY.c.key_id)
             .limit(1)
         )
         return (await self._connection.execute(statement)).scalar_one_or_none()
@@ -174,19 +145,43 @@ class PostgresKeyTransaction:
         )
         await self._connection.execute(statement)
 
+    async def mark_opened(self, key_id: str, *, now: datetime) -> bool:
+        """Mark a sealed key as opened; False when it is not sealed any more.
+
+        One statement locks the row and, having waited for whoever had it, looks at its state again.
+        """
+        statement = (
+            update(KEY)
+            .where(KEY.c.key_id == key_id, KEY.c.state == KeyState.SEALED.value)
+            .values(open_time=func.coalesce(KEY.c.open_time, now))
+            .returning(KEY.c.key_id)
+        )
+        return (await self._connection.execute(statement)).first() is not None
+
+    async def revoke(self, key_ids: Collection[str], *, now: datetime) -> None:
+        """Revoke locked keys."""
+        statement = update(KEY).where(KEY.c.key_id.in_(key_ids))
+        await self._connection.execute(statement.values(state=KeyState.REVOKED.value, revoke_time=now))
+
+    async def shred(self, key_id: str, *, now: datetime) -> None:
+        """Destroy the wrapped DEK of a locked key."""
+        statement = update(KEY).where(KEY.c.key_id == key_id)
+        gone = {"wrapped_dek": None, "kek_version": None}
+        await self._connection.execute(statement.values(state=KeyState.SHREDDED.value, shred_time=now, **gone))
+
+    async def is_repeat(self, request_id: str, digest: bytes) -> bool:
+        """Tell whether a request was done before."""
+        earlier = await earlier_answer(self._connection, request_id=request_id, digest=digest, response_class=Empty)
+        return earlier is not None
+
+    async def note_done(self, request_id: str, digest: bytes) -> None:
+        """Note that a request was done. Its answer is read from the rows: what it did is never undone."""
+        await keep_answer(self._connection, request_id=request_id, digest=digest, response=Empty())
+
     async def authorization(self, request_id: str) -> Authorization | None:
         """Return what is kept of a request."""
         row = (await self._connection.execute(select(RELEASE).where(RELEASE.c.request_id == request_id))).one_or_none()
-        if row is None:
-            return None
-        return Authorization(
-            request_id=row.request_id,
-            request_digest=row.request_digest,
-            release=Release(row.way),
-            key_id=row.key_id,
-            audit_sequence=row.audit_sequence,
-            expire_time=row.expire_time,
-        )
+        return None if row is None else authorization_of(row)
 
     async def add_authorization(self, authorization: Authorization) -> None:
         """Keep a request; one that is kept already stays as it is."""
@@ -202,89 +197,28 @@ class PostgresKeyTransaction:
 
     async def tell_sealed(self, record: KeyRecord, *, same_as: str | None, now: datetime) -> None:
         """Put the audit fact of a sealed or held key into the outbox."""
-        action = "key.held" if same_as else "key.sealed"
-        details = {"content_type": record.content_type} | ({"same_as": same_as} if same_as else {})
-        recorded = AuditRecorded(
-            actor=actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SOURCE),
-            action=action,
-            order_id=record.order_id,
-            key_id=record.key_id,
-            details=details,
-            occur_time=_timestamp(now),
-        )
-        await self._tell(recorded, "audit.recorded", record.key_id, now, action, record.key_id)
+        await self._outbox.enqueue(self._connection, announcements.sealed(record, same_as=same_as, now=now))
+
+    async def tell_revoked(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact of each revoked key into the outbox."""
+        events = [announcements.taken_back("key.revoked", record, wish, now=now) for record in records]
+        await self._outbox.enqueue(self._connection, *events)
+
+    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact and the event of a destroyed key into the outbox."""
+        fact = announcements.taken_back("key.shredded", record, wish, now=now)
+        await self._outbox.enqueue(self._connection, fact, announcements.shredded(record, now=now))
 
     async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:
         """Put the audit fact of a denied access into the outbox."""
-        recorded = AuditRecorded(
-            actor=actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id=viewer.customer_id),
-            action="key.access_denied",
-            order_id=order_id,
-            key_id=key_id,
-            request_id=request_id,
-            occur_time=_timestamp(now),
-        )
-        identity = ("key.access_denied", request_id, key_id, viewer.customer_id)
-        await self._tell(recorded, "audit.recorded", key_id, now, *identity)
+        event = announcements.denied(key_id, order_id, viewer, request_id=request_id, now=now)
+        await self._outbox.enqueue(self._connection, event)
 
     async def tell_outcome(
         self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
     ) -> None:
         """Put the outcome of a release into the outbox; a success also opens the key for fulfillment."""
-        outcome = "failed" if failure else "released"
-        action = f"{authorization.release.value}_{outcome}"
-        recorded = AuditRecorded(
-            actor=actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id=viewer.customer_id),
-            action=action,
-            order_id=record.order_id,
-            key_id=record.key_id,
-            request_id=authorization.request_id,
-            details=_outcome_details(authorization, failure),
-            occur_time=_timestamp(now),
-        )
-        await self._tell(recorded, "audit.recorded", record.key_id, now, action, authorization.request_id)
+        events = [announcements.outcome(authorization, record, viewer, failure=failure, now=now)]
         if not failure:
-            opened = VaultKeyOpened(key_id=record.key_id, order_id=record.order_id, open_time=_timestamp(now))
-            await self._tell(
-                opened, "vault.key.opened", record.key_id, now, "vault.key.opened", authorization.request_id
-            )
-
-    async def _tell(
-        self, message: AuditRecorded | VaultKeyOpened, subject: str, about: str, now: datetime, *identity: str
-    ) -> None:
-        event_id = derived_event_id(SOURCE, *identity)
-        event = Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=about, time=now)
-        await self._outbox.enqueue(self._connection, event)
-
-
-def _outcome_details(authorization: Authorization, failure: str) -> dict[str, str]:
-    details = {"authorized_at": str(authorization.audit_sequence)}
-    if failure:
-        return {**details, "reason": failure}
-    if authorization.release is Release.LINK:
-        return {**details, "expire_time": authorization.expire_time.isoformat()}
-    return details
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
-def _record(row: Row[Any]) -> KeyRecord:
-    return KeyRecord(
-        key_id=row.key_id,
-        source_ref=row.source_ref,
-        seal_request_id=row.seal_request_id,
-        order_id=row.order_id,
-        item_id=row.item_id,
-        binding=Binding(row.order_digest, row.owner_digest),
-        content_type=row.content_type,
-        fingerprint=row.fingerprint,
-        dek=WrappedDek(row.wrapped_dek, row.kek_version),
-        state=KeyState(row.state),
-        generation=row.generation,
-        object_sha256=row.object_sha256,
-        seal_time=row.seal_time,
-    )
+            events.append(announcements.opened(authorization, record, now=now))
+        await self._outbox.enqueue(self._connection, *events)

@@ -1,7 +1,7 @@
 """Cloudflare R2, or any store that speaks S3, through obstore."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import obstore
@@ -52,6 +52,13 @@ class R2ObjectStore:
                 return bytes(await result.bytes_async())
             except (NotFoundError, FileNotFoundError):
                 raise ObjectMissing(name) from None
+
+    async def delete(self, name: str) -> None:
+        """Make sure that there is no object of this name."""
+        async with _mapped_errors():
+            # S3 itself says yes to what is not there; not every store that speaks it does.
+            with suppress(NotFoundError, FileNotFoundError):
+                await obstore.delete_async(self._store, name)
 
     async def presign(self, name: str, lifetime: timedelta) -> str:
         """Return a URL that gives the object to whoever holds it, for this long."""

@@ -14,6 +14,8 @@ class KeyState(Enum):
     SEALING = "SEALING"
     SEALED = "SEALED"
     HELD = "HELD"
+    REVOKED = "REVOKED"
+    SHREDDED = "SHREDDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One row: a key before or after its object is confirmed."""
+    """One row: a key before or after its object is confirmed. Without a DEK it was shredded."""
 
     key_id: str
     source_ref: str
@@ -44,11 +46,25 @@ class KeyRecord:
     binding: Binding
     content_type: str
     fingerprint: str
-    dek: WrappedDek
+    dek: WrappedDek | None
     state: KeyState
     generation: int
     object_sha256: bytes | None
-    seal_time: datetime | None
+    create_time: datetime
+    seal_time: datetime | None = None
+    open_time: datetime | None = None
+    revoke_time: datetime | None = None
+    shred_time: datetime | None = None
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether it was ever handed over to its owner."""
+        return self.open_time is not None
+
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether it is never to be opened again, or cannot be."""
+        return self.state in (KeyState.REVOKED, KeyState.SHREDDED)
 
     @property
     def object_name(self) -> str:

@@ -1,0 +1,118 @@
+"""What vault announces: facts for the audit log, and events for the shop. Each has a natural id and is told once."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from chassis.events import Event, derived_event_id
+from google.protobuf.timestamp_pb2 import Timestamp
+from keyferry.events.v1.audit_events_pb2 import AuditRecorded
+from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened, VaultKeyShredded
+from keyferry.type.v1 import actor_pb2
+
+from vault.domain.key import KeyRecord
+from vault.ports import Authorization, Release, Viewer, Wish
+
+SOURCE = "vault"
+_VAULT = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SOURCE)
+
+
+def sealed(record: KeyRecord, *, same_as: str | None, now: datetime) -> Event:
+    """Tell audit of a sealed or held key."""
+    action = "key.held" if same_as else "key.sealed"
+    details = {"content_type": record.content_type} | ({"same_as": same_as} if same_as else {})
+    return _audited(action, _VAULT, record.order_id, record.key_id, details=details, now=now, identity=[record.key_id])
+
+
+def taken_back(action: str, record: KeyRecord, wish: Wish, *, now: datetime) -> Event:
+    """Tell audit of a revoked or shredded key."""
+    return _audited(
+        action,
+        actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=wish.caller),
+        record.order_id,
+        record.key_id,
+        request_id=wish.request_id,
+        details={"reason": wish.reason, "state": record.state.value},
+        now=now,
+        identity=[record.key_id],
+    )
+
+
+def denied(key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> Event:
+    """Tell audit of a denied access."""
+    identity = [request_id, key_id, viewer.customer_id]
+    return _audited(
+        "key.access_denied", _customer(viewer), order_id, key_id, request_id=request_id, now=now, identity=identity
+    )
+
+
+def outcome(authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime) -> Event:
+    """Tell audit what became of a release."""
+    return _audited(
+        f"{authorization.release.value}_{'failed' if failure else 'released'}",
+        _customer(viewer),
+        record.order_id,
+        record.key_id,
+        request_id=authorization.request_id,
+        details=_outcome_details(authorization, failure),
+        now=now,
+        identity=[authorization.request_id],
+    )
+
+
+def opened(authorization: Authorization, record: KeyRecord, *, now: datetime) -> Event:
+    """Tell the shop of an opened key."""
+    subject = "vault.key.opened"
+    message = VaultKeyOpened(key_id=record.key_id, order_id=record.order_id, open_time=_timestamp(now))
+    event_id = derived_event_id(SOURCE, subject, authorization.request_id)
+    return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
+
+
+def shredded(record: KeyRecord, *, now: datetime) -> Event:
+    """Tell the shop of a destroyed key."""
+    subject = "vault.key.shredded"
+    message = VaultKeyShredded(key_id=record.key_id, order_id=record.order_id, shred_time=_timestamp(now))
+    event_id = derived_event_id(SOURCE, subject, record.key_id)
+    return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
+
+
+def _audited(
+    action: str,
+    actor: actor_pb2.Actor,
+    order_id: str,
+    key_id: str,
+    *,
+    now: datetime,
+    identity: list[str],
+    request_id: str = "",
+    details: Mapping[str, str] | None = None,
+) -> Event:
+    message = AuditRecorded(
+        actor=actor,
+        action=action,
+        order_id=order_id,
+        key_id=key_id,
+        request_id=request_id,
+        details=details,
+        occur_time=_timestamp(now),
+    )
+    event_id = derived_event_id(SOURCE, action, *identity)
+    return Event.of(message, event_id=event_id, subject="audit.recorded", source=SOURCE, about=key_id, time=now)
+
+
+def _customer(viewer: Viewer) -> actor_pb2.Actor:
+    return actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id=viewer.customer_id)
+
+
+def _outcome_details(authorization: Authorization, failure: str) -> dict[str, str]:
+    details = {"authorized_at": str(authorization.audit_sequence)}
+    if failure:
+        return {**details, "reason": failure}
+    if authorization.release is Release.LINK:
+        return {**details, "expire_time": authorization.expire_time.isoformat()}
+    return details
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
