@@ -51,6 +51,7 @@ from kinguin_gateway.service import SERVICE_NAME, KinguinServicer
 from kinguin_gateway.settling import VERIFY_LEASE, Settler
 from kinguin_gateway.switching import Releaser
 from kinguin_gateway.webhooks import WebhookDesk
+from kinguin_gateway.withdrawing import Withdrawer
 
 # As long as somebody may ask what the supplier told us, and when.
 WEBHOOK_RETENTION = timedelta(days=90)
@@ -110,6 +111,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.check("database", database.ping)
     servicer = KinguinServicer(
         buyer=buyer,
+        withdrawer=Withdrawer(purchases, settler, window=limit),
         collector=Collector(purchases, supplier, vault),
         reader=Reader(purchases, supplier, switch, webhooks, breaker, clock=clock),
         lister=Lister(PostgresListing(database), returns),

@@ -4,6 +4,7 @@ from chassis.identity import AccessList
 
 ACCESS: AccessList = {
     "PlaceOrder": frozenset({"fulfillment"}),
+    "WithdrawPurchase": frozenset({"fulfillment"}),
     "GetOrder": frozenset({"fulfillment", "shop"}),
     "CollectKeys": frozenset({"fulfillment"}),
     "ListPurchases": frozenset({"edge", "fulfillment"}),
@@ -12,6 +13,7 @@ ACCESS: AccessList = {
     "GetProduct": frozenset({"edge", "fulfillment", "shop"}),
     "GetBalance": frozenset({"edge", "fulfillment"}),
     "RecordTopUp": frozenset({"edge"}),
+    "ListTopUps": frozenset({"edge", "fulfillment"}),
     "CheckSupplier": frozenset({"edge", "fulfillment"}),
     "PauseBuying": frozenset({"edge"}),
     "ResumeBuying": frozenset({"edge"}),

@@ -1,19 +1,30 @@
 """Watches the money on our account, so that somebody is told before it runs out (K65)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 from chassis.clock import Clock
 from chassis.errors import ServiceUnavailable
+from chassis.paging import read_page_token, write_page_token
 
-from kinguin_gateway.domain.account import Balance, Reading
+from kinguin_gateway.domain.account import Balance, Reading, TopUp
 from kinguin_gateway.errors import SupplierUnauthorized, SupplierUnavailable
 from kinguin_gateway.metrics import BALANCE_DAYS_LEFT, BALANCE_EUROS
-from kinguin_gateway.ports.account import Account, TopUpOrder
+from kinguin_gateway.places import read_moment, read_uuid
+from kinguin_gateway.ports.account import Account, TopUpFilter, TopUpOrder
 from kinguin_gateway.ports.supplier import Supplier
 
 logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TopUpPage:
+    """Some top-ups, and the token of the next page; empty on the last one."""
+
+    top_ups: Sequence[TopUp]
+    next_page_token: str
 
 
 class Accountant:
@@ -75,6 +86,16 @@ class Accountant:
     async def record_top_up(self, order: TopUpOrder) -> str:
         """Keep a top-up and return its name."""
         return await self._account.record_top_up(order)
+
+    async def top_ups(self, wanted: TopUpFilter, *, size: int, token: str) -> TopUpPage:
+        """Return one page, the first added first. Raises InvalidRequest for a token of another listing."""
+        filters = [str(time or "") for time in (wanted.start_time, wanted.end_time)]
+        place = read_page_token(filters, token, parts=2)
+        after = None if place is None else (read_moment(place[0]), read_uuid(place[1]))
+        found = await self._account.top_ups(wanted, size=size + 1, after=after)
+        shown = found[:size]
+        last = [shown[-1].top_up_time.isoformat(), shown[-1].top_up_id] if len(found) > size else None
+        return TopUpPage(shown, "" if last is None else write_page_token(filters, last))
 
     async def _estimate(self, reading: Reading) -> Balance:
         return Balance(reading, await self._account.daily_cents(), self._alert_days)

@@ -18,7 +18,6 @@ from chassis.failpoints import FailpointError
 
 from kinguin_gateway.checking import Checker
 from kinguin_gateway.domain.guard import (
-    NEXT_STEP,
     NoAnswer,
     NotSent,
     Outcome,
@@ -29,6 +28,7 @@ from kinguin_gateway.domain.guard import (
     Unreadable,
     answer_kind,
     classify,
+    next_step,
 )
 from kinguin_gateway.domain.purchase import Intent, Purchase, PurchaseState
 from kinguin_gateway.domain.switching import PauseCause, pause_cause
@@ -42,18 +42,13 @@ from kinguin_gateway.errors import (
 from kinguin_gateway.metrics import PURCHASES
 from kinguin_gateway.ports.purchases import Begun, Purchases
 from kinguin_gateway.ports.supplier import SendWindow, Supplier
-from kinguin_gateway.settling import Settler, tell_surplus
+from kinguin_gateway.settling import BUSY_WAIT, LEASE, Settler, tell_surplus
 
 logger = structlog.get_logger(__name__)
 
 # A caller that waits longer is answered "in doubt" while the attempt goes on to its own end.
 MOST_SECONDS = 60.0
 ANSWER_SECONDS = 0.1
-# Somebody else is at this purchase now; asking again this soon finds out what came of it.
-BUSY_WAIT = timedelta(seconds=1)
-# After this anybody may search for what an attempt came to. Its sender may be dead; and if it still waits for its
-# answer, whichever of the two learns of the order first writes it down.
-LEASE = timedelta(seconds=3)
 # One proof of absence, one new attempt; a second proof within one call cannot be.
 ROUNDS = 2
 # It is told when its turn has come; whoever missed that asks again.
@@ -126,10 +121,11 @@ class Buyer:
 
     async def _advance(self, intent: Intent, request_id: str, country_code: str) -> Purchase:
         stands = await self._purchases.stand(intent, request_id=request_id, window=self._window)
-        if stands is not None and (stands.parked or NEXT_STEP[stands.state] is Step.ANSWER):
+        step = Step.SEND if stands is None else next_step(stands.state, withdrawn=stands.withdrawn)
+        if stands is not None and (stands.parked or step is Step.ANSWER):
             return stands
         unit_cents = None
-        if stands is None or NEXT_STEP[stands.state] is Step.SEND:
+        if step is Step.SEND:
             try:
                 checked = await self._checker.check(intent, country_code)
             except SupplierUnauthorized as error:
@@ -164,7 +160,7 @@ class Buyer:
             except (ServiceUnavailable, FailpointError) as error:
                 # The row still says "in doubt", and so must we: unavailable would promise that nothing was sent.
                 raise PurchaseInDoubt.until(BUSY_WAIT) from error
-        if NEXT_STEP[begun.purchase.state] is Step.SETTLE and begun.claimed:
+        if begun.claimed:
             return self._unless_in_doubt(await self._settler.settle(begun.purchase, begun.time), begun)
         return begun.purchase
 
@@ -185,7 +181,9 @@ class Buyer:
             case Outcome.REFUSED, Rejected(_, problem):
                 return await self._purchases.record_refused(purchase, problem)
             case Outcome.NOT_SENT, NotSent(why):
-                await self._purchases.record_not_sent(purchase)
+                after = await self._purchases.record_not_sent(purchase)
+                if after.state is PurchaseState.REFUSED:
+                    return after
                 raise SupplierUnavailable(f"nothing was sent: {why}")
             case _:
                 return await self._doubt(begun, reply)

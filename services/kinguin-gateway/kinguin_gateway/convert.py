@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from chassis.money import Money, money_from_proto, money_to_proto
 from chassis.request_log import request_digest
 from chassis.validation import Faults
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.type.v1 import money_pb2
 
@@ -26,6 +28,8 @@ MOST_UNIT_CENTS = 1_000_000_00
 EURO = "EUR"
 _COUNTRY_CODE = re.compile(r"[A-Z]{2}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+# Both say in the same fields what is, or is not, to be bought.
+_Wanted = pb.PlaceOrderRequest | pb.WithdrawPurchaseRequest
 
 STATES_TO_PROTO = {
     PurchaseState.INTENDED: pb.PURCHASE_STATE_INTENDED,
@@ -72,6 +76,23 @@ def place_from_proto(request: pb.PlaceOrderRequest) -> PlaceRequest:
     """Return what is to be bought. Raises InvalidRequest with every fault."""
     faults = Faults()
     request_id = faults.request_id(request.request_id)
+    intent = _intent(faults, request)
+    if request.country_code and not _COUNTRY_CODE.fullmatch(request.country_code):
+        faults.add("country_code", "must be two upper-case letters (ISO 3166-1 alpha-2), or empty")
+    faults.raise_if_any()
+    return PlaceRequest(intent, request_id, request.country_code)
+
+
+def withdraw_from_proto(request: pb.WithdrawPurchaseRequest) -> tuple[Intent, str]:
+    """Return what is never to be bought, and the request id. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    request_id = faults.request_id(request.request_id)
+    intent = _intent(faults, request)
+    faults.raise_if_any()
+    return intent, request_id
+
+
+def _intent(faults: Faults, request: _Wanted) -> Intent:
     intent = Intent(
         external_id=check_external_id(faults, request.external_id),
         order_id=_text(faults, "order_id", request.order_id),
@@ -85,20 +106,17 @@ def place_from_proto(request: pb.PlaceOrderRequest) -> PlaceRequest:
     _check_quantity(faults, request)
     if request.key_type not in {"", "text"}:
         faults.add("key_type", "must be text, or empty")
-    if request.country_code and not _COUNTRY_CODE.fullmatch(request.country_code):
-        faults.add("country_code", "must be two upper-case letters (ISO 3166-1 alpha-2), or empty")
-    faults.raise_if_any()
-    return PlaceRequest(intent, request_id, request.country_code)
+    return intent
 
 
-def _check_quantity(faults: Faults, request: pb.PlaceOrderRequest) -> None:
+def _check_quantity(faults: Faults, request: _Wanted) -> None:
     if request.quantity < 1 or request.quantity > MOST_WHOLESALE:
         faults.add("quantity", f"must be 1 to {MOST_PER_OFFER}, or {LEAST_WHOLESALE} to {MOST_WHOLESALE} of one offer")
     elif request.quantity >= LEAST_WHOLESALE and not request.offer_id:
         faults.add("offer_id", f"is required from {LEAST_WHOLESALE} keys on: they are bought wholesale, of one offer")
 
 
-def _unit_cents(faults: Faults, request: pb.PlaceOrderRequest) -> int:
+def _unit_cents(faults: Faults, request: _Wanted) -> int:
     if not request.HasField("max_unit_price"):
         faults.add("max_unit_price", "is required")
         return 0
@@ -168,6 +186,8 @@ def purchase_to_proto(purchase: Purchase) -> pb.Purchase:
         parked=purchase.parked,
         delivered_count=purchase.delivered_count,
         canceled_count=purchase.canceled_count,
+        withdrawn=purchase.withdrawn,
+        refunded_amount=euro(purchase.refunded_cents),
     )
     message.create_time.FromDatetime(purchase.create_time)
     if purchase.state is PurchaseState.REFUSED:
@@ -195,6 +215,11 @@ def _key_to_proto(key: KeyRef) -> pb.KeyRef:
     return pb.KeyRef(
         key_id=key.key_id, content_type=key.content_type, held=key.held, state=KEY_STATES_TO_PROTO[key.state]
     )
+
+
+def given_time(message: Message, field: str) -> Timestamp | None:
+    """Return a time that may be absent."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def euro(cents: int | None) -> money_pb2.Money | None:

@@ -6,10 +6,11 @@ from chassis.request_log import request_digest
 from chassis.validation import Faults
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 
-from kinguin_gateway.convert import EURO, euro
+from kinguin_gateway.accounting import TopUpPage
+from kinguin_gateway.convert import EURO, euro, given_time
 from kinguin_gateway.convert_switch import check_actor, status_to_proto
 from kinguin_gateway.domain.account import Balance, TopUp
-from kinguin_gateway.ports.account import TopUpOrder
+from kinguin_gateway.ports.account import TopUpFilter, TopUpOrder
 from kinguin_gateway.reading import Check
 
 # More than any shop keeps at a supplier; what is above is a slip of the keyboard.
@@ -33,6 +34,27 @@ def top_up_from_proto(request: pb.RecordTopUpRequest) -> TopUpOrder:
     faults.raise_if_any()
     top_up = TopUp(amount, time or request.top_up_time.ToDatetime(UTC), reference)
     return TopUpOrder(request_id, request_digest(request), request.actor, top_up)
+
+
+def top_up_filter_from_proto(request: pb.ListTopUpsRequest) -> TopUpFilter:
+    """Return which top-ups are wanted. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    start_time = faults.moment("start_time", given_time(request, "start_time"))
+    end_time = faults.moment("end_time", given_time(request, "end_time"))
+    faults.raise_if_any()
+    return TopUpFilter(start_time, end_time)
+
+
+def top_up_page_to_proto(page: TopUpPage) -> pb.ListTopUpsResponse:
+    """Render a page of top-ups."""
+    top_ups = [_top_up_to_proto(top_up) for top_up in page.top_ups]
+    return pb.ListTopUpsResponse(top_ups=top_ups, next_page_token=page.next_page_token)
+
+
+def _top_up_to_proto(top_up: TopUp) -> pb.TopUp:
+    message = pb.TopUp(top_up_id=top_up.top_up_id, amount=euro(top_up.amount_cents), reference=top_up.reference)
+    message.top_up_time.FromDatetime(top_up.top_up_time)
+    return message
 
 
 def balance_to_proto(balance: Balance) -> pb.GetBalanceResponse:

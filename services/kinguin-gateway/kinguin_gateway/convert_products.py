@@ -1,13 +1,19 @@
 """Products and the supplier's own orders, between the contract and the domain."""
 
 from chassis.validation import Faults
-from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 
-from kinguin_gateway.convert import KEY_STATES_TO_PROTO, ORDER_STATES_TO_PROTO, euro
-from kinguin_gateway.domain.purchase import Offer, OrderLine, Product, SupplierOrder
+from kinguin_gateway.convert import KEY_STATES_TO_PROTO, ORDER_STATES_TO_PROTO, euro, given_time
+from kinguin_gateway.domain.purchase import Offer, OrderLine, Product, SupplierKeyState, SupplierOrder
+from kinguin_gateway.domain.refunds import key_states, paid_back_cents
 from kinguin_gateway.ports.supplier import OrderFilter
 
+_COUNTED = {
+    "delivered_count": SupplierKeyState.DELIVERED,
+    "returned_count": SupplierKeyState.RETURNED,
+    "refunded_count": SupplierKeyState.REFUNDED,
+    "canceled_count": SupplierKeyState.CANCELED,
+}
 _ORDER_STATES_FROM_PROTO = {number: state for state, number in ORDER_STATES_TO_PROTO.items()}
 
 
@@ -72,15 +78,11 @@ def order_filter_from_proto(request: pb.SearchOrdersRequest) -> OrderFilter:
         product_id=request.product_id,
         state=_ORDER_STATES_FROM_PROTO.get(request.state),
         preorder=request.preorder if request.HasField("preorder") else None,
-        start_time=faults.moment("start_time", _given(request, "start_time")),
-        end_time=faults.moment("end_time", _given(request, "end_time")),
+        start_time=faults.moment("start_time", given_time(request, "start_time")),
+        end_time=faults.moment("end_time", given_time(request, "end_time")),
     )
     faults.raise_if_any()
     return wanted
-
-
-def _given(request: pb.SearchOrdersRequest, field: str) -> Timestamp | None:
-    return getattr(request, field) if request.HasField(field) else None  # type: ignore[arg-type] # a field by name
 
 
 def order_to_proto(order: SupplierOrder) -> pb.SupplierOrder:
@@ -93,10 +95,21 @@ def order_to_proto(order: SupplierOrder) -> pb.SupplierOrder:
         total_amount=euro(order.total_cents),
         preorder=order.preorder,
         lines=[_line_to_proto(line) for line in order.lines],
+        refunded_amount=euro(paid_back_cents(order)),
+        quantity=order.quantity,
+        key_counts=_key_counts(order),
     )
     if order.create_time is not None:
         message.create_time.FromDatetime(order.create_time)
     return message
+
+
+def _key_counts(order: SupplierOrder) -> pb.SupplierKeyCounts | None:
+    counts = key_states(order)
+    if counts is None:
+        return None
+    told = {field: counts.get(state, 0) for field, state in _COUNTED.items()}
+    return pb.SupplierKeyCounts(pending_count=sum(counts.values()) - sum(told.values()), **told)
 
 
 def _line_to_proto(line: OrderLine) -> pb.SupplierOrderLine:

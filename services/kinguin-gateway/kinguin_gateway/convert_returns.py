@@ -3,7 +3,14 @@
 from chassis.validation import Faults
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 
-from kinguin_gateway.convert import STATES_TO_PROTO, check_external_id, problem_to_proto, purchase_to_proto
+from kinguin_gateway.convert import (
+    STATES_TO_PROTO,
+    check_external_id,
+    euro,
+    given_time,
+    problem_to_proto,
+    purchase_to_proto,
+)
 from kinguin_gateway.domain.returning import KeyReturn, ReturnState
 from kinguin_gateway.listing import ListedPurchase, PurchasePage
 from kinguin_gateway.ports.purchases import PurchaseFilter
@@ -25,8 +32,11 @@ def purchase_filter_from_proto(request: pb.ListPurchasesRequest) -> PurchaseFilt
         faults.require("order_id", request.order_id)
     if request.state and request.state not in _STATES_FROM_PROTO:
         faults.add("state", "must be a state of purchases, or absent")
+    start_time = faults.moment("start_time", given_time(request, "start_time"))
+    end_time = faults.moment("end_time", given_time(request, "end_time"))
     faults.raise_if_any()
-    return PurchaseFilter(request.order_id, _STATES_FROM_PROTO.get(request.state), request.parked)
+    state = _STATES_FROM_PROTO.get(request.state)
+    return PurchaseFilter(request.order_id, state, request.parked, start_time, end_time)
 
 
 def page_to_proto(page: PurchasePage) -> pb.ListPurchasesResponse:
@@ -41,6 +51,7 @@ def listed_to_proto(listed: ListedPurchase) -> pb.Purchase:
     for each in listed.returns:
         if each.surplus:
             message.surplus_order_ids.append(each.supplier_order_id)
+            message.surplus_returns.append(key_return_to_proto(each))
         else:
             message.key_return.CopyFrom(key_return_to_proto(each))
     return message
@@ -64,6 +75,8 @@ def key_return_to_proto(key_return: KeyReturn) -> pb.KeyReturn:
         state=_RETURN_STATES[key_return.state],
         returned_count=key_return.returned_count,
         refunded_count=key_return.refunded_count,
+        charged_amount=euro(key_return.charged_cents),
+        refunded_amount=euro(key_return.refunded_cents),
     )
     if key_return.state is ReturnState.REFUSED:
         message.refusal.CopyFrom(problem_to_proto(key_return.refusal))

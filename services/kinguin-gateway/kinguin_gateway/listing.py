@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from chassis.errors import InvalidRequest
 from chassis.paging import read_page_token, write_page_token
 
 from kinguin_gateway.domain.purchase import Purchase
 from kinguin_gateway.domain.returning import KeyReturn
+from kinguin_gateway.places import read_moment
 from kinguin_gateway.ports.purchases import Listing, PurchaseFilter
 from kinguin_gateway.ports.returns import Returns
 
@@ -38,9 +37,10 @@ class Lister:
 
     async def page(self, wanted: PurchaseFilter, *, size: int, token: str) -> PurchasePage:
         """Return one page, the oldest first. Raises InvalidRequest for a token of another listing."""
-        filters = (wanted.order_id, wanted.state or "", str(wanted.parked))
+        times = [str(time or "") for time in (wanted.start_time, wanted.end_time)]
+        filters = (wanted.order_id, wanted.state or "", str(wanted.parked), *times)
         place = read_page_token(filters, token, parts=2)
-        after = None if place is None else (_moment(place[0]), place[1])
+        after = None if place is None else (read_moment(place[0]), place[1])
         found = await self._listing.page(wanted, size=size + 1, after=after)
         shown = found[:size]
         last = [shown[-1].create_time.isoformat(), shown[-1].intent.external_id] if len(found) > size else None
@@ -50,10 +50,3 @@ class Lister:
         """Return purchases with their returns."""
         returns = await self._returns.of_purchases([purchase.intent.external_id for purchase in purchases])
         return [ListedPurchase(each, returns.get(each.intent.external_id, ())) for each in purchases]
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequest.of("page_token", "must be the next_page_token of the page before") from None

@@ -74,14 +74,11 @@ class Reader:
         return product
 
     async def orders(self, wanted: OrderFilter) -> AsyncIterator[SupplierOrder]:
-        """Yield the supplier's orders that match, the newest first; each once, though pages shift meanwhile."""
-        seen: set[str] = set()
+        """Yield the supplier's orders that match, the newest first."""
         async with aclosing(self._supplier.search_orders(wanted)) as pages:
             async for page in pages:
                 for order in page:
-                    if order.supplier_order_id not in seen:
-                        seen.add(order.supplier_order_id)
-                        yield order
+                    yield order
 
     async def check(self) -> Check:
         """Ask the supplier whether it is there and lets us in."""

@@ -17,6 +17,7 @@ import structlog
 from kinguin_gateway.domain.guard import NotSent, Rejected
 from kinguin_gateway.domain.looking import Pace, gap
 from kinguin_gateway.domain.purchase import Problem, Purchase, PurchaseState, SupplierOrder
+from kinguin_gateway.domain.refunds import paid_back_cents
 from kinguin_gateway.domain.returning import (
     MOST_LOOKS,
     MOST_SENT,
@@ -167,7 +168,15 @@ def _moved(known: KeyReturn, order: SupplierOrder) -> KeyReturn:
         state = known.state
     if known.state is ReturnState.REFUNDED:
         state = known.state
-    return replace(known, state=state, returned_count=returned, refunded_count=refunded)
+    charged, paid_back = order.charged_cents, paid_back_cents(order)
+    return replace(
+        known,
+        state=state,
+        returned_count=returned,
+        refunded_count=refunded,
+        charged_cents=known.charged_cents if charged is None else charged,
+        refunded_cents=known.refunded_cents if paid_back is None else paid_back,
+    )
 
 
 def _after(known: KeyReturn, reply: ReturnReply, *, sent_before: int) -> KeyReturn:

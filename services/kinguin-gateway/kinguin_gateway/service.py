@@ -16,8 +16,15 @@ from kinguin_gateway.convert import (
     external_id_from_proto,
     place_from_proto,
     purchase_to_proto,
+    withdraw_from_proto,
 )
-from kinguin_gateway.convert_account import balance_to_proto, check_to_proto, top_up_from_proto
+from kinguin_gateway.convert_account import (
+    balance_to_proto,
+    check_to_proto,
+    top_up_filter_from_proto,
+    top_up_from_proto,
+    top_up_page_to_proto,
+)
 from kinguin_gateway.convert_products import (
     order_filter_from_proto,
     order_to_proto,
@@ -43,6 +50,7 @@ from kinguin_gateway.ports.switch import Switch
 from kinguin_gateway.reading import Reader
 from kinguin_gateway.returning import Returner
 from kinguin_gateway.webhooks import WebhookDesk
+from kinguin_gateway.withdrawing import Withdrawer
 
 if TYPE_CHECKING:
     import grpc
@@ -57,6 +65,7 @@ class KinguinServicer(rpc.KinguinServiceServicer):
         self,
         *,
         buyer: Buyer,
+        withdrawer: Withdrawer,
         collector: Collector,
         reader: Reader,
         lister: Lister,
@@ -66,6 +75,7 @@ class KinguinServicer(rpc.KinguinServiceServicer):
         webhooks: WebhookDesk,
     ) -> None:
         self._buyer = buyer
+        self._withdrawer = withdrawer
         self._collector = collector
         self._reader = reader
         self._lister = lister
@@ -83,6 +93,15 @@ class KinguinServicer(rpc.KinguinServiceServicer):
         place = place_from_proto(request)
         purchase = await self._buyer.place(place.intent, place.request_id, place.country_code)
         return pb.PlaceOrderResponse(purchase=purchase_to_proto(purchase))
+
+    async def WithdrawPurchase(  # noqa: N802 # the name in the contract
+        self,
+        request: pb.WithdrawPurchaseRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002 # part of every servicer's signature
+    ) -> pb.WithdrawPurchaseResponse:
+        """Never buy."""
+        purchase = await self._withdrawer.withdraw(*withdraw_from_proto(request))
+        return pb.WithdrawPurchaseResponse(purchase=purchase_to_proto(purchase))
 
     async def GetOrder(  # noqa: N802 # the name in the contract
         self,
@@ -163,6 +182,16 @@ class KinguinServicer(rpc.KinguinServiceServicer):
         """Note a top-up."""
         top_up_id = await self._accountant.record_top_up(top_up_from_proto(request))
         return pb.RecordTopUpResponse(top_up_id=top_up_id)
+
+    async def ListTopUps(  # noqa: N802 # the name in the contract
+        self,
+        request: pb.ListTopUpsRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",  # noqa: ARG002 # part of every servicer's signature
+    ) -> pb.ListTopUpsResponse:
+        """List one page of top-ups."""
+        wanted = top_up_filter_from_proto(request)
+        page = await self._accountant.top_ups(wanted, size=page_size(request.page_size), token=request.page_token)
+        return top_up_page_to_proto(page)
 
     async def ListWebhooks(  # noqa: N802 # the name in the contract
         self,

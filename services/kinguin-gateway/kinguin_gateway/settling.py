@@ -15,6 +15,11 @@ from kinguin_gateway.ports.supplier import Supplier
 
 logger = structlog.get_logger(__name__)
 
+# Somebody else is at this purchase now; asking again this soon finds out what came of it.
+BUSY_WAIT = timedelta(seconds=1)
+# After this anybody may search for what an attempt came to. Its sender may be dead; and if it still waits for its
+# answer, whichever of the two learns of the order first writes it down.
+LEASE = timedelta(seconds=3)
 # When a search that failed is made again.
 VERIFY_LEASE = timedelta(seconds=60)
 
@@ -56,7 +61,7 @@ class Settler:
                     await self._purchases.record_verified(after, surplus, again=timedelta(0))
                 tell_surplus(after, *surplus, *strange)
                 return after
-            case Absent() if purchase.attempt >= MOST_ATTEMPTS:
+            case Absent() if purchase.attempt >= MOST_ATTEMPTS and not purchase.withdrawn:
                 detail = f"{purchase.attempt} attempts, none of them taken; the last one: {purchase.doubt}"
                 return await self._purchases.record_refused(purchase, Problem(NEVER_TAKEN, detail))
             case Absent():

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from uuid import UUID
 
-from chassis.errors import InvalidRequest
 from chassis.paging import read_page_token, write_page_token
 
 from kinguin_gateway.domain.webhook import Webhook
 from kinguin_gateway.errors import WebhookUnknown
+from kinguin_gateway.places import read_moment, read_uuid
 from kinguin_gateway.ports.webhooks import ReplayOrder, WebhookFilter, Webhooks
 
 
@@ -31,7 +29,7 @@ class WebhookDesk:
         """Return one page, the newest first. Raises InvalidRequest for a token of another listing."""
         filters = (wanted.event_name, wanted.supplier_order_id, wanted.external_id, wanted.outcome or "")
         place = read_page_token(filters, token, parts=2)
-        before = None if place is None else _read_place(*place)
+        before = None if place is None else (read_moment(place[0]), read_uuid(place[1]))
         found = await self._webhooks.page(wanted, size=size + 1, before=before)
         shown = found[:size]
         last = [shown[-1].receipt.receive_time.isoformat(), shown[-1].webhook_id] if len(found) > size else None
@@ -43,11 +41,3 @@ class WebhookDesk:
         if webhook is None:
             raise WebhookUnknown("no webhook of this name is kept", metadata={"webhook_id": order.webhook_id})
         return webhook
-
-
-def _read_place(time: str, webhook_id: str) -> tuple[datetime, str]:
-    """Read what a token says; it came from outside and may hold anything."""
-    try:
-        return datetime.fromisoformat(time).astimezone(UTC), str(UUID(webhook_id))
-    except (ValueError, OverflowError):
-        raise InvalidRequest.of("page_token", "must be the next_page_token of the page before") from None

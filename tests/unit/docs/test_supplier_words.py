@@ -33,6 +33,7 @@ from kinguin_gateway.domain.purchase import Intent, Product, SupplierOrderState
 from kinguin_gateway.domain.switching import PauseCause
 from kinguin_gateway.ports.supplier import SendWindow
 from kinguin_gateway.settling import Settler
+from kinguin_gateway.withdrawing import Withdrawer
 
 from tests.unit.fulfillment.examples import DIGEST, HandClock, a_payment, an_order
 from tests.unit.fulfillment.fakes import FakeSupplier as FakeSupplierSide
@@ -181,13 +182,14 @@ async def reply_to(answer: Answer, gate: OpenGate | None = None) -> Reply:
 
 @dataclass(frozen=True)
 class Case:
-    """What meets a purchase on its way: the product as it is read, whether buying is paused, the supplier's reply."""
+    """What meets a purchase on its way: the product as it is read, buying that is paused, a withdrawal, the reply."""
 
     product: Product | None = PRODUCT
     intent: Intent = INTENT
     country_code: str = "FR"
     cause: PauseCause = PauseCause.NONE
     reply: Reply | None = None
+    withdrawn: bool = False
 
 
 async def place(case: Case) -> PlaceAnswer:
@@ -199,6 +201,8 @@ async def place(case: Case) -> PlaceAnswer:
     bounds = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))
     pace = Pace(first=timedelta(seconds=2), longest=timedelta(seconds=60))
     settler = Settler(purchases, supplier, bounds=bounds, pace=pace, chance=lambda: 0.5)
+    if case.withdrawn:
+        await Withdrawer(purchases, settler, window=WINDOW).withdraw(case.intent, REQUEST_ID)
     checker = Checker(supplier, supplier.clock)
     buyer = Buyer(purchases, supplier, settler, checker, clock=supplier.clock, window=WINDOW)
     try:
@@ -218,6 +222,7 @@ NOT_ASKED = {
     "`not_wholesale`":     Case(intent=replace(INTENT, quantity=10)),
     "`preorder_rules`":    Case(product=replace(PRODUCT, preorder=True)),
     "`product_unknown`":   Case(product=None),
+    "`withdrawn`":         Case(withdrawn=True),
     "buying is paused":    Case(cause=PauseCause.OPERATOR),
 }
 # fmt: on

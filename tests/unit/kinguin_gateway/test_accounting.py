@@ -1,14 +1,18 @@
 """The money on our account is watched, and somebody is told before it runs out."""
 
 import asyncio
-from datetime import timedelta
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
-from chassis.errors import ServiceUnavailable
+from chassis.errors import InvalidRequest, ServiceUnavailable
+from keyferry.type.v1.actor_pb2 import Actor
 from kinguin_gateway.accounting import Accountant
-from kinguin_gateway.domain.account import Balance, Reading
+from kinguin_gateway.domain.account import Balance, Reading, TopUp
 from kinguin_gateway.errors import SupplierUnavailable
-from kinguin_gateway.ports.account import TopUpOrder
+from kinguin_gateway.ports.account import TopUpFilter, TopUpOrder
 from kinguin_gateway.ports.supplier import SupplierHealth
 from structlog.testing import capture_logs
 
@@ -23,6 +27,7 @@ class FakeAccount:
         self.clock = clock
         self.readings: list[Reading] = []
         self.daily: int | None = 1000_00
+        self.kept: list[TopUp] = []
         self.away = False
 
     async def record_reading(self, balance_cents: int) -> Reading:
@@ -38,7 +43,17 @@ class FakeAccount:
         return self.daily
 
     async def record_top_up(self, order: TopUpOrder) -> str:
+        self.kept.append(replace(order.top_up, top_up_id=order.request_id))
         return order.request_id
+
+    async def top_ups(self, wanted: TopUpFilter, *, size: int, after: tuple[datetime, str] | None) -> Sequence[TopUp]:
+        start, end = wanted.start_time or EPOCH, wanted.end_time or EPOCH + timedelta(days=999)
+        found = sorted(self.kept, key=lambda each: (each.top_up_time, each.top_up_id))
+        return [
+            each
+            for each in found
+            if start <= each.top_up_time < end and (after is None or (each.top_up_time, each.top_up_id) > after)
+        ][:size]
 
 
 class World:
@@ -135,5 +150,27 @@ def test_while_the_supplier_is_away_the_last_reading_is_told_with_its_time() -> 
         world.account.readings.clear()
         with pytest.raises(SupplierUnavailable):
             await accountant.balance()
+
+    simulate(ask())
+
+
+def test_pages_of_top_ups_follow_one_another_and_a_token_is_of_its_listing() -> None:
+    async def ask() -> None:
+        accountant = World().accountant()
+        names = [str(uuid.UUID(int=number)) for number in range(5)]
+        for name in names:
+            top_up = TopUp(100, EPOCH, "transfer")
+            await accountant.record_top_up(TopUpOrder(name, b"", Actor(), top_up))
+        seen, token = list[str](), ""
+        while True:
+            page = await accountant.top_ups(TopUpFilter(), size=2, token=token)
+            seen += [each.top_up_id for each in page.top_ups]
+            if not page.next_page_token:
+                break
+            token = page.next_page_token
+        assert seen == names
+        for wanted, wrong in ((TopUpFilter(end_time=EPOCH), token), (TopUpFilter(), "x")):
+            with pytest.raises(InvalidRequest):
+                await accountant.top_ups(wanted, size=2, token=wrong)
 
     simulate(ask())

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from chassis.errors import InvalidRequest
+from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.type.v1.money_pb2 import Money
 from kinguin_gateway.collecting import Collection
@@ -14,9 +15,11 @@ from kinguin_gateway.convert import (
     external_id_from_proto,
     place_from_proto,
     purchase_to_proto,
+    withdraw_from_proto,
 )
-from kinguin_gateway.convert_account import check_to_proto
+from kinguin_gateway.convert_account import check_to_proto, top_up_filter_from_proto
 from kinguin_gateway.convert_products import product_id_from_proto, product_to_proto
+from kinguin_gateway.convert_returns import purchase_filter_from_proto
 from kinguin_gateway.domain.purchase import (
     KeyRef,
     Offer,
@@ -52,6 +55,11 @@ def place_message(**changes: Any) -> pb.PlaceOrderRequest:
 def collect_message(**changes: Any) -> pb.CollectKeysRequest:
     good = {"request_id": REQUEST_ID, "external_id": "kf-0001", "customer_id": "auth0|alice"}
     return pb.CollectKeysRequest(**(good | changes))
+
+
+def withdraw_message(**changes: Any) -> pb.WithdrawPurchaseRequest:
+    fields = {field.name: value for field, value in place_message().ListFields()}
+    return pb.WithdrawPurchaseRequest(**(fields | changes))
 
 
 def faulty_fields(error: InvalidRequest) -> list[str]:
@@ -184,3 +192,20 @@ def test_a_check_is_told_with_its_latency() -> None:
     assert message.latency.ToTimedelta() == timedelta(milliseconds=250)
     assert (message.breaker_open, message.last_webhook_time.ToDatetime(UTC)) == (True, EPOCH)
     assert (message.buying.paused, message.buying.cause) == (True, pb.PAUSE_CAUSE_UNAUTHORIZED)
+
+
+def test_a_withdrawal_names_the_purchase_in_the_words_of_the_request_to_buy_it() -> None:
+    assert withdraw_from_proto(withdraw_message()) == (place_from_proto(place_message()).intent, REQUEST_ID)
+    bad = withdraw_message(request_id="x", external_id="", quantity=0, key_type="image", product_id="")
+    with pytest.raises(InvalidRequest) as invalid:
+        withdraw_from_proto(bad)
+    assert faulty_fields(invalid.value) == ["request_id", "external_id", "product_id", "quantity", "key_type"]
+
+
+def test_a_time_that_no_calendar_knows_is_a_fault_of_every_listing() -> None:
+    never = Timestamp(seconds=10**13)
+    for request in (pb.ListPurchasesRequest, pb.ListTopUpsRequest):
+        read = purchase_filter_from_proto if request is pb.ListPurchasesRequest else top_up_filter_from_proto
+        with pytest.raises(InvalidRequest) as invalid:
+            read(request(start_time=never, end_time=never))  # type: ignore[arg-type] # each has its own
+        assert faulty_fields(invalid.value) == ["start_time", "end_time"]

@@ -1,5 +1,8 @@
 """Whole histories of one purchase on a simulated clock: whatever goes wrong, it is bought at most once.
 
+In some of them it is withdrawn meanwhile: whoever is told that it is refused may give the customer's money back. In
+some the database has forgotten an attempt that was sent just before.
+
 The real rules and use cases run against a supplier, a database and processes that fail at every step. Each history is
 made by one random generator; hypothesis shrinks a failing one, and a broken guard is caught within a few seeds.
 """
@@ -18,18 +21,21 @@ from hypothesis import strategies as st
 from kinguin_gateway.buying import Buyer
 from kinguin_gateway.checking import Checker
 from kinguin_gateway.domain import guard
-from kinguin_gateway.domain.guard import AnswerKind, Bounds, Lookup, Outcome, Rejected
+from kinguin_gateway.domain.guard import AnswerKind, Bounds, Lookup, Outcome, Rejected, Step
 from kinguin_gateway.domain.looking import Pace
-from kinguin_gateway.domain.purchase import Problem, PurchaseState
+from kinguin_gateway.domain.purchase import Intent, Problem, Purchase, PurchaseState
 from kinguin_gateway.errors import PurchaseRefused
 from kinguin_gateway.looking import Watcher
+from kinguin_gateway.ports.purchases import Begun
 from kinguin_gateway.ports.supplier import SendWindow
 from kinguin_gateway.settling import Settler
+from kinguin_gateway.withdrawing import Withdrawer
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Mood, Row
 from tests.unit.simulated import simulate
 
 HISTORIES = 10_000 if os.environ.get("KEYFERRY_PROOF") == "full" else 600
+WITHDRAWAL_ID = "0d0f2a53-3b1c-4b5e-8a0e-7a5a3d2c9f10"
 WINDOW = timedelta(seconds=20)
 BOUNDS = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))
 PACE = Pace(first=timedelta(seconds=2), longest=timedelta(seconds=60))
@@ -52,6 +58,7 @@ class History:
     supplier: FakeSupplier
     refusals: int = 0
     placed: set[str] = field(default_factory=set)
+    refused_at: float | None = None
 
     def trouble(self) -> bool:
         return self.supplier.clock.elapsed() < TROUBLE_SECONDS
@@ -108,6 +115,34 @@ class History:
                 return
             await asyncio.sleep(0.2 + self.luck.choice([1, 10, 60]) * self.luck.random())
 
+    async def withdraw(self) -> None:
+        """A caller that changed its mind, at any moment: asks again until it knows."""
+        await asyncio.sleep(self.luck.choice([0, 5, 40, 500]) * self.luck.random())
+        while True:
+            try:
+                withdrawer = Withdrawer(self.purchases, self.settler(), window=WINDOW)
+                purchase = await withdrawer.withdraw(INTENT, WITHDRAWAL_ID)
+            except (Died, KeyferryError):
+                await asyncio.sleep(0.2 + self.luck.choice([1, 10, 60]) * self.luck.random())
+                continue
+            if purchase.state is PurchaseState.PLACED:
+                self.placed.add(purchase.supplier_order_id)
+            else:
+                self.refusals += 1
+                self.refused_at = self.supplier.clock.elapsed()
+            return
+
+    def forget_an_attempt(self) -> None:
+        """The database was restored; an attempt that it has never heard of is, or was, on its way."""
+        now = self.purchases.now()
+        self.purchases.forgotten_deadline, self.purchases.caution_end = now + WINDOW, now + timedelta(days=7)
+        if self.luck.random() < 0.7:
+            sent = WINDOW.total_seconds() * self.luck.random()
+            lag = BOUNDS.search_lag.total_seconds() * self.luck.random()
+            self.supplier.receive_later(
+                INTENT, Mood(late=sent + BOUNDS.commit.total_seconds() * self.luck.random(), lag=lag)
+            )
+
     async def watch(self) -> None:
         """One replica's loop."""
         watcher = Watcher(
@@ -137,8 +172,11 @@ class History:
 
 async def live(history: History) -> None:
     watching = [asyncio.create_task(history.watch()) for _ in range(2)]
+    if history.luck.random() < 0.2:
+        history.forget_an_attempt()
+    withdrawals = [history.withdraw()] if history.luck.random() < 0.5 else []
     async with asyncio.timeout(TROUBLE_SECONDS + SETTLE_SECONDS):
-        await asyncio.gather(history.buy(), history.buy())
+        await asyncio.gather(history.buy(), history.buy(), *withdrawals)
     # What was on its way when everybody had their answer still arrives.
     await asyncio.sleep(BOUNDS.total.total_seconds() + 2 * WINDOW.total_seconds())
     for task in watching:
@@ -164,6 +202,10 @@ def run_history(
 def is_good(history: History) -> bool:
     bought = {order.supplier_order_id for order in history.supplier.taken}
     (row,) = history.purchases.rows.values()
+    if row.last_attempt not in {None, row.purchase.attempt}:
+        return False
+    if history.refused_at is not None and any(sent >= history.refused_at for sent in history.supplier.sent_at):
+        return False
     if history.refusals:
         return not bought and not history.placed
     return len(bought) == 1 and history.placed == bought and row.purchase.state is PurchaseState.PLACED
@@ -176,13 +218,18 @@ def test_no_history_buys_twice_and_none_is_stuck(luck: random.Random) -> None:
 
 
 def test_histories_are_as_bad_as_they_should_be() -> None:
-    histories = [run_history(random.Random(seed)) for seed in range(60)]  # noqa: S311 # luck
+    histories = [run_history(random.Random(seed)) for seed in range(120)]  # noqa: S311 # luck
     states = {row.purchase.state for history in histories for row in history.purchases.rows.values()}
     attempts = max(row.purchase.attempt for history in histories for row in history.purchases.rows.values())
     doubts = sum(history.purchases.audited.count("purchase.in_doubt") for history in histories)
     assert states == {PurchaseState.PLACED, PurchaseState.REFUSED}
     assert attempts > 2
     assert doubts > 20
+    ends = [row.purchase.refusal.kind for history in histories for row in history.purchases.rows.values()]
+    assert ends.count("withdrawn") > 5
+    rows = [row for history in histories for row in history.purchases.rows.values() if row.purchase.withdrawn]
+    assert any(row.purchase.state is PurchaseState.PLACED for row in rows)
+    assert any(row.purchase.state is PurchaseState.REFUSED and row.last_attempt for row in rows)
 
 
 # What follows breaks the guard in one place each, and expects the histories to notice.
@@ -191,6 +238,18 @@ def test_histories_are_as_bad_as_they_should_be() -> None:
 class OpensWhatIsInDoubt(FakePurchases):
     def may_open(self, row: Row, *, is_free: bool) -> bool:
         return row.purchase.state in {PurchaseState.INTENDED, PurchaseState.IN_DOUBT} and is_free
+
+
+class RefusesWhatItForgot(FakePurchases):
+    def _withdraw(self, intent: Intent, request_id: str, lease: timedelta) -> Begun:
+        self.rows.get(intent.external_id) or self._new(intent, request_id)
+        return super()._withdraw(intent, request_id, lease)
+
+
+class RefusesWhatIsInDoubt(FakePurchases):
+    def withdrawal_step(self, purchase: Purchase) -> Step:
+        step = super().withdrawal_step(purchase)
+        return Step.REFUSE if step is Step.SETTLE else step
 
 
 class TakesFailureForAbsence(FakeSupplier):
@@ -217,6 +276,10 @@ def take_a_5xx_for_unsent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guard, "OUTCOMES", outcomes)
 
 
+def forget_the_withdrawal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(guard, "NEXT_STEP_WITHDRAWN", {**guard.NEXT_STEP, PurchaseState.INTENDED: Step.SEND})
+
+
 def nothing(_patch: pytest.MonkeyPatch) -> None:
     """The rules stay; one of the parts is broken."""
 
@@ -228,7 +291,10 @@ def nothing(_patch: pytest.MonkeyPatch) -> None:
         (forget_the_search_lag, FakePurchases, FakeSupplier),
         (send_after_the_deadline, FakePurchases, FakeSupplier),
         (take_a_5xx_for_unsent, FakePurchases, FakeSupplier),
+        (forget_the_withdrawal, FakePurchases, FakeSupplier),
         (nothing, OpensWhatIsInDoubt, FakeSupplier),
+        (nothing, RefusesWhatIsInDoubt, FakeSupplier),
+        (nothing, RefusesWhatItForgot, FakeSupplier),
         (nothing, FakePurchases, TakesFailureForAbsence),
     ],
 )

@@ -12,6 +12,7 @@ from chassis.clock import SystemClock
 from kinguin_gateway.adapters.kinguin_http import KinguinHttp, wait_asked_for
 from kinguin_gateway.breaker import FIRST_PAUSE_SECONDS, WINDOW_CALLS, Breaker
 from kinguin_gateway.domain.guard import NotSent, Outcome, Rejected, classify
+from kinguin_gateway.domain.purchase import SupplierOrderState
 from kinguin_gateway.errors import SupplierUnavailable
 from kinguin_gateway.pacing import LONGEST_HOLD, Turnstile
 from kinguin_gateway.ports.supplier import OrderFilter, SendWindow
@@ -128,10 +129,13 @@ async def searched(store: Store, wanted: OrderFilter) -> list[str]:
     return [order.supplier_order_id async for page in store.client.search_orders(wanted) for order in page]
 
 
-def in_pages(all_orders: Sequence[object], size: int) -> Callable[[httpx.Request], httpx.Response]:
+def in_pages(
+    all_orders: Sequence[object], size: int, *, counted: int | None = None
+) -> Callable[[httpx.Request], httpx.Response]:
     def answer(request: httpx.Request) -> httpx.Response:
         first = (int(request.url.params["page"]) - 1) * size
-        return says(200, {"results": all_orders[first : first + size], "item_count": len(all_orders)})(request)
+        count = len(all_orders) if counted is None else counted
+        return says(200, {"results": all_orders[first : first + size], "item_count": count})(request)
 
     return answer
 
@@ -143,10 +147,16 @@ async def test_k9_a_search_ends_when_all_was_shown_and_not_with_a_short_page(cou
     assert len(store.asked) == pages
 
 
-async def test_k9_a_search_that_counts_what_it_never_shows_ends_as_well() -> None:
-    store = Store(says(200, {"results": [], "item_count": 5}))
-    assert await searched(store, OrderFilter()) == []
-    assert len(store.asked) == 1
+async def test_k9_a_search_that_counts_what_it_never_shows_ends_and_says_that_it_is_not_whole() -> None:
+    store = Store(in_pages(orders(3), 100, counted=5))
+    pages = store.client.search_orders(OrderFilter())
+    assert [order.supplier_order_id for order in [*await anext(pages), *await anext(pages)]] == ["PHS0", "PHS1", "PHS2"]
+    with pytest.raises(SupplierUnavailable, match="counts more"):
+        await anext(pages)
+    assert len(store.asked) == 2
+    # Orders leave a state while they are listed: fewer than were counted is no fault then.
+    store = Store(in_pages([], 100, counted=5))
+    assert await searched(store, OrderFilter(state=SupplierOrderState.PROCESSING)) == []
 
 
 async def test_an_order_of_the_last_second_is_searched_for_although_times_are_sent_without_fractions() -> None:

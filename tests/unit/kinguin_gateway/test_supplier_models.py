@@ -19,7 +19,8 @@ from chassis.secret import SecretBytes
 from kinguin_gateway.buying import Buyer
 from kinguin_gateway.checking import Checker
 from kinguin_gateway.collecting import Collector
-from kinguin_gateway.domain.guard import Rejected
+from kinguin_gateway.domain import guard
+from kinguin_gateway.domain.guard import WITHDRAWAL, Rejected, Step
 from kinguin_gateway.domain.purchase import (
     Intent,
     OrderKey,
@@ -33,6 +34,7 @@ from kinguin_gateway.errors import PurchaseRefused
 from kinguin_gateway.looking import Watcher
 from kinguin_gateway.ports.supplier import SuppliedKey
 from kinguin_gateway.settling import Settler
+from kinguin_gateway.withdrawing import Withdrawer
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, FakeVault, Mood
 from tests.unit.kinguin_gateway.test_histories import BOUNDS, PACE, TROUBLE_SECONDS, WINDOW, Died
@@ -164,6 +166,7 @@ class Life:
     quantity: int = INTENT.quantity
     references: int = 1
     placed: bool = False
+    withdrawn: str = ""
 
     def __post_init__(self) -> None:
         self.purchases.step = self.supplier.step = self.step
@@ -193,7 +196,9 @@ class Life:
         while reference <= MOST_REFERENCES:
             try:
                 await self.replica().place(self.intent(reference), f"{REQUEST_ID[:-1]}{reference}")
-            except PurchaseRefused:
+            except PurchaseRefused as refused:
+                if refused.metadata["kind"] == WITHDRAWAL.kind:
+                    return
                 reference += 1
                 self.references = max(self.references, min(reference, MOST_REFERENCES))
             except (Died, KeyferryError):
@@ -201,6 +206,24 @@ class Life:
             else:
                 self.placed = True
                 return
+
+    async def withdraw(self) -> None:
+        """Somebody cancels the order: each reference that was used is withdrawn until one answers for all."""
+        await asyncio.sleep(self.luck.choice([0, 2, 60, 600]) * self.luck.random())
+        reference = 1
+        while reference <= MOST_REFERENCES:
+            withdrawer = Withdrawer(self.purchases, self.settler(), window=WINDOW)
+            try:
+                purchase = await withdrawer.withdraw(self.intent(reference), f"{REQUEST_ID[:-2]}2{reference}")
+            except (Died, KeyferryError):
+                await asyncio.sleep(0.5 + 20 * self.luck.random())
+                continue
+            if purchase.state is PurchaseState.PLACED:
+                return
+            if purchase.refusal == WITHDRAWAL:
+                self.withdrawn = purchase.intent.external_id
+                return
+            reference += 1
 
     async def watch(self) -> None:
         while True:
@@ -232,7 +255,10 @@ class Life:
             await asyncio.sleep(1 + 30 * self.luck.random())
 
     async def live(self) -> None:
-        tasks = [asyncio.create_task(work()) for work in (self.buy, self.buy, self.watch, self.watch, self.collect)]
+        works = [self.buy, self.buy, self.watch, self.watch, self.collect]
+        if self.luck.random() < 0.3:
+            works.append(self.withdraw)
+        tasks = [asyncio.create_task(work()) for work in works]
         await asyncio.sleep(TROUBLE_SECONDS + QUIET_SECONDS)
         self.check_doubts()
         await asyncio.sleep(QUIET_SECONDS)
@@ -259,6 +285,14 @@ def test_no_line_is_bought_twice_and_no_doubt_stays(model: type[Model]) -> None:
     for seed in range(SEEDS):
         life = a_life(model, seed)
         assert life.bought() <= life.quantity, f"{model.__name__}, seed {seed}: bought twice"
+        rows = life.purchases.rows.values()
+        tried_again = [row for row in rows if row.last_attempt not in {None, row.purchase.attempt}]
+        assert not tried_again, f"{model.__name__}, seed {seed}: an attempt was opened after a withdrawal"
+        if life.withdrawn:
+            assert life.bought() == 0, f"{model.__name__}, seed {seed}: bought and withdrawn"
+            continue
+        if any(row.purchase.state is PurchaseState.PLACED for row in rows):
+            life.placed = True
         if life.placed:
             assert life.bought() == life.quantity, f"{model.__name__}, seed {seed}"
             (order,) = life.supplier.taken
@@ -270,8 +304,9 @@ def test_no_line_is_bought_twice_and_no_doubt_stays(model: type[Model]) -> None:
 
 
 def test_the_models_are_as_bad_as_they_should_be() -> None:
-    lives = [a_life(model, seed) for model in MODELS for seed in range(20)]
+    lives = [a_life(model, seed) for model in MODELS for seed in range(60)]
     assert sum(life.placed for life in lives) > len(lives) / 2
+    assert sum(bool(life.withdrawn) for life in lives) > 5
     assert sum(life.references > 1 for life in lives) > 10
     attempts = [row.purchase.attempt for life in lives for row in life.purchases.rows.values()]
     assert max(attempts) > 2
@@ -293,7 +328,14 @@ def believe_any_empty_search(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("kinguin_gateway.domain.guard.Bounds.total", timedelta(days=-1))
 
 
-@pytest.mark.parametrize("break_rules", [drop_keys, open_the_next_reference_on_a_doubt, believe_any_empty_search])
+def forget_the_withdrawal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(guard, "NEXT_STEP_WITHDRAWN", {**guard.NEXT_STEP, PurchaseState.INTENDED: Step.SEND})
+
+
+@pytest.mark.parametrize(
+    "break_rules",
+    [drop_keys, open_the_next_reference_on_a_doubt, believe_any_empty_search, forget_the_withdrawal],
+)
 def test_what_is_broken_is_noticed(
     break_rules: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,18 @@ def purchase_audited(
     )
 
 
+def withdrawal_audited(purchase: Purchase, *, request_id: str, time: datetime) -> Event:
+    """Tell the audit log that a withdrawn purchase is refused for ever. It ends so once, whatever its attempts were."""
+    return purchase_audited(
+        "purchase.withdrawn",
+        purchase.intent,
+        request_id=request_id,
+        attempt="",
+        details={"attempt": str(purchase.attempt)},
+        time=time,
+    )
+
+
 def refusal_audited(purchase: Purchase, *, request_id: str, time: datetime) -> Event:
     """Tell the audit log that a purchase was refused by ourselves, before anything was sent."""
     return purchase_audited(

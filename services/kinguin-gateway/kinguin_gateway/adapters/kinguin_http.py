@@ -33,6 +33,7 @@ from kinguin_gateway.adapters.kinguin_json import (
     product_from_json,
     products_from_json,
 )
+from kinguin_gateway.adapters.order_walk import PAGE, Walk, moment_to_query
 from kinguin_gateway.domain.guard import Lookup, NoAnswer, NotSent, Rejected, Reply, Taken, Unreadable
 from kinguin_gateway.domain.purchase import Intent, Product, SupplierOrder
 from kinguin_gateway.domain.returning import ReturnReply, TakenReturn
@@ -47,7 +48,6 @@ from kinguin_gateway.ports.supplier import (
     SupplierHealth,
 )
 
-PAGE = 100
 # A page of a hundred picture keys is the largest answer there is; what is larger is none of the supplier's.
 MOST_KEYS_BYTES = 64 * 1024 * 1024
 MOST_BYTES = 8 * 1024 * 1024
@@ -67,8 +67,6 @@ _TOO_MANY_REQUESTS, _SERVICE_UNAVAILABLE = 429, 503
 _FAILED = frozenset({"no answer", "5xx"})
 _HOLD_UNTOLD = timedelta(seconds=1)
 _MOST_DIGITS = 6
-_SECOND = timedelta(seconds=1)
-_LAST = datetime.max.replace(tzinfo=UTC) - _SECOND
 T = TypeVar("T")
 
 
@@ -196,16 +194,17 @@ class KinguinHttp:
             yield keys
 
     async def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
-        """See the port. What the supplier's filters cannot say is filtered here; a short page alone ends nothing."""
-        query = {name: value for name, value in _search_query(wanted).items() if value}
-        seen: set[str] = set()
-        for page in range(1, MOST_LISTED_PAGES + 1):
-            page_query = {**query, "page": page, "limit": PAGE}
-            orders, counted = await self._read("search_orders", "v1/order", order_page_from_json, query=page_query)
-            seen.update(order.supplier_order_id for order in orders)
-            yield [order for order in orders if _is_before(order, wanted.end_time)]
-            if not orders or (len(orders) < PAGE and len(seen) >= counted):
+        """See the port."""
+        walk = Walk(wanted)
+        for _ in range(MOST_LISTED_PAGES):
+            query = {**walk.query, "page": walk.page, "limit": PAGE}
+            orders, counted = await self._read("search_orders", "v1/order", order_page_from_json, query=query)
+            yield walk.take(orders, counted)
+            if walk.ended and walk.is_whole:
                 return
+            if walk.ended:
+                raise SupplierUnavailable("the supplier counts more orders than it shows")
+        raise SupplierUnavailable("there are more orders than one search shows; ask for a shorter time")
 
     async def return_keys(self, supplier_order_id: str) -> ReturnReply:
         """See the port."""
@@ -235,7 +234,7 @@ class KinguinHttp:
         """See the port."""
         query: dict[str, Any] = {"productId": ",".join(product_ids[:PAGE]), "limit": PAGE}
         if since is not None:
-            query["updatedSince"] = _moment_to_query(since)
+            query["updatedSince"] = moment_to_query(since)
         return await self._read("changed_products", "v1/products", products_from_json, query=query)
 
     async def read_balance(self) -> int:
@@ -332,28 +331,6 @@ def _hold(retry_after: str | None) -> timedelta | None:
         return max(parsedate_to_datetime(text) - datetime.now(UTC), timedelta(0))
     except (ValueError, TypeError):
         return None
-
-
-def _search_query(wanted: OrderFilter) -> dict[str, str]:
-    preorder = {None: "", True: "yes", False: "no"}[wanted.preorder]
-    return {
-        "orderExternalId": wanted.external_id,
-        "orderId": wanted.supplier_order_id,
-        "productId": wanted.product_id,
-        "status": "" if wanted.state is None else wanted.state.value,
-        "isPreorder": preorder,
-        "createdAtFrom": "" if wanted.start_time is None else _moment_to_query(wanted.start_time),
-        # A second more than wanted: it is written without fractions, and what is too much is filtered afterwards.
-        "createdAtTo": "" if wanted.end_time is None else _moment_to_query(min(wanted.end_time, _LAST) + _SECOND),
-    }
-
-
-def _moment_to_query(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _is_before(order: SupplierOrder, end_time: datetime | None) -> bool:
-    return end_time is None or order.create_time is None or order.create_time < end_time
 
 
 def _session(concurrency: int) -> aiohttp.ClientSession:

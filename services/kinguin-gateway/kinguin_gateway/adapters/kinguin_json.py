@@ -76,6 +76,7 @@ class _Line(_Shape):
     product_id: str | None = None
     offer_id: str | None = None
     qty: int | None = None
+    price: Amount = None
     name: str | None = None
     is_preorder: bool | None = None
     release_date: str | None = None
@@ -222,7 +223,8 @@ def _order_state(status: str) -> SupplierOrderState:
 def _line(line: _Line) -> OrderLine:
     keys = [_key_state(key) for key in line.keys or ()]
     delivered = None if line.keys is None else sum(key.state is SupplierKeyState.DELIVERED for key in keys)
-    return OrderLine(line.product_id, line.offer_id, line.qty, line.name or "", delivered, keys)
+    price = cents_up(line.price)
+    return OrderLine(line.product_id, line.offer_id, line.qty, line.name or "", delivered, keys, price)
 
 
 def _key_state(key: _KeyState) -> OrderKey:

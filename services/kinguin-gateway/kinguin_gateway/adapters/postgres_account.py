@@ -1,23 +1,24 @@
 """Our account at the supplier in PostgreSQL: readings of its balance, and top-ups."""
 
 import uuid
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from chassis.database import Database
 from chassis.outbox import Outbox
 from chassis.request_log import earlier_answer, keep_answer
 from keyferry.kinguin.v1.kinguin_service_pb2 import RecordTopUpResponse
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from kinguin_gateway.adapters.announcements import account_audited
 from kinguin_gateway.adapters.purchase_rows import NOW
 from kinguin_gateway.adapters.tables import BALANCE_READING, PURCHASE, TOP_UP
-from kinguin_gateway.domain.account import Reading
+from kinguin_gateway.domain.account import Reading, TopUp
 from kinguin_gateway.domain.purchase import PurchaseState
-from kinguin_gateway.ports.account import TopUpOrder
+from kinguin_gateway.ports.account import TopUpFilter, TopUpOrder
 
-_B = BALANCE_READING.c
+_B, _T = BALANCE_READING.c, TOP_UP.c
 _WEEK = timedelta(days=7)
 # What is read every few minutes is worth keeping for as long as somebody may ask where the money went.
 _KEPT = timedelta(days=400)
@@ -86,3 +87,17 @@ class PostgresAccount:
             await self._outbox.enqueue(connection, event)
             await keep_answer(connection, request_id=request_id, digest=digest, response=answer)
         return answer.top_up_id
+
+    async def top_ups(self, wanted: TopUpFilter, *, size: int, after: tuple[datetime, str] | None) -> Sequence[TopUp]:
+        """See the port."""
+        statement = select(TOP_UP).order_by(_T.top_up_time, _T.top_up_id).limit(size)
+        if wanted.end_time is not None:
+            statement = statement.where(_T.top_up_time < wanted.end_time)
+        # One lower bound, as in a listing of purchases.
+        if after is not None and (wanted.start_time is None or after[0] >= wanted.start_time):
+            statement = statement.where(tuple_(_T.top_up_time, _T.top_up_id) > (after[0], uuid.UUID(after[1])))
+        elif wanted.start_time is not None:
+            statement = statement.where(_T.top_up_time >= wanted.start_time)
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [TopUp(row.amount_cents, row.top_up_time, row.reference, str(row.top_up_id)) for row in rows]

@@ -4,12 +4,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kinguin_gateway.adapters.announcements import order_changed, purchase_audited
-from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, PurchaseRows, purchase_of, same_purchase, seen_columns
+from kinguin_gateway.adapters.announcements import order_changed, purchase_audited, withdrawal_audited
+from kinguin_gateway.adapters.purchase_rows import (
+    NOW,
+    WHOLE,
+    PurchaseRows,
+    purchase_of,
+    refusal_columns,
+    same_purchase,
+    seen_columns,
+    untaken_columns,
+)
 from kinguin_gateway.adapters.surplus_rows import write_surplus
 from kinguin_gateway.adapters.switch_rows import ANYBODY_WAITS, pause_for
 from kinguin_gateway.adapters.tables import PURCHASE
@@ -74,11 +83,7 @@ class PostgresOutcomes(PurchaseRows):
                 purchase,
                 _IN_DOUBT,
                 _C.attempt == purchase.attempt,
-                state=PurchaseState.REFUSED.value,
-                refusal_kind=problem.kind,
-                refusal_detail=problem.detail,
-                refusal_trace=problem.trace,
-                next_look_time=None,
+                **refusal_columns(problem),
             )
             if row is None:
                 return await self.reread(connection, purchase)
@@ -89,21 +94,26 @@ class PostgresOutcomes(PurchaseRows):
         """See the port."""
         async with self.transaction("record") as connection:
             await pause_for(connection, self._outbox, cause=cause, reason=reason)
-            parked = {"state": PurchaseState.INTENDED.value, "doubt": "", "next_look_time": None, "park_time": NOW}
-            row = await self.advance(connection, purchase, _IN_DOUBT, _C.attempt == purchase.attempt, **parked)
+            row = await self._undo(connection, purchase, park_time=NOW)
             if row is None:
                 return await self.reread(connection, purchase)
-            await self._audit(connection, "purchase.parked", row, {"cause": cause.value})
+            if row.park_time is not None:
+                await self._audit(connection, "purchase.parked", row, {"cause": cause.value})
             return purchase_of(row)
 
     async def record_not_sent(self, purchase: Purchase) -> Purchase:
         """See the port."""
-        return await self._undo(purchase)
+        async with self.transaction("record") as connection:
+            row = await self._undo(connection, purchase)
+            return await self.reread(connection, purchase) if row is None else purchase_of(row)
 
     async def record_absent(self, purchase: Purchase, *, sent_before: datetime) -> Purchase:
         """See the port."""
         # Nobody knows when its turn was. Where others wait it stands among them, at the place of its first asking.
-        return await self._undo(purchase, _C.send_deadline < sent_before, park_time=case((ANYBODY_WAITS, NOW)))
+        async with self.transaction("record") as connection:
+            in_time, place = _C.send_deadline < sent_before, case((ANYBODY_WAITS, NOW))
+            row = await self._undo(connection, purchase, in_time, park_time=place)
+            return await self.reread(connection, purchase) if row is None else purchase_of(row)
 
     async def record_doubt(self, purchase: Purchase, *, why: str, look: timedelta) -> Purchase:
         """See the port."""
@@ -124,20 +134,21 @@ class PostgresOutcomes(PurchaseRows):
             await self._audit(connection, "purchase.in_doubt", row, {"why": why})
             return purchase_of(row)
 
-    async def _undo(self, purchase: Purchase, *conditions: ColumnElement[bool], **values: Any) -> Purchase:
-        async with self.transaction("record") as connection:
-            row = await self.advance(
-                connection,
-                purchase,
-                _IN_DOUBT,
-                _C.attempt == purchase.attempt,
-                *conditions,
-                state=PurchaseState.INTENDED.value,
-                doubt="",
-                next_look_time=None,
-                **values,
-            )
-            return await self.reread(connection, purchase) if row is None else purchase_of(row)
+    async def _undo(
+        self, connection: AsyncConnection, purchase: Purchase, *conditions: ColumnElement[bool], **values: Any
+    ) -> Row[Any] | None:
+        """Write that certainly nothing was taken; None where the attempt is another, or a condition does not hold.
+
+        The row is locked first: whether it was withdrawn decides, and it may be at this moment.
+        """
+        wish = select(_C.withdraw_time).where(same_purchase(purchase)).with_for_update()
+        withdrawn = (await connection.execute(wish)).scalar_one_or_none() is not None
+        values = {**values, **untaken_columns(withdrawn=withdrawn)}
+        row = await self.advance(connection, purchase, _IN_DOUBT, _C.attempt == purchase.attempt, *conditions, **values)
+        if row is not None and row.state == PurchaseState.REFUSED.value:
+            event = withdrawal_audited(purchase_of(row), request_id=row.request_id, time=row.now)
+            await self._outbox.enqueue(connection, event)
+        return row
 
     async def _audit(self, connection: AsyncConnection, action: str, row: Row[Any], details: Mapping[str, str]) -> None:
         event = purchase_audited(

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.announcements import order_changed, purchase_audited
-from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of, write_key_states
+from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of, same_purchase, write_key_states
 from kinguin_gateway.adapters.tables import KEY_RETURN, PURCHASE, SEALED_KEY
 from kinguin_gateway.domain.purchase import Problem, Purchase, SupplierOrder
 from kinguin_gateway.domain.returning import KeyReturn, ReturnState
@@ -62,6 +62,7 @@ class PostgresReturns:
                 "request_id": request_id,
                 "state": ReturnState.ASKED.value,
                 "next_look_time": NOW,
+                "charged_cents": purchase.charged_cents,
             }
             statement = insert(KEY_RETURN).values(**values).on_conflict_do_nothing().returning(KEY_RETURN)
             row = (await connection.execute(statement)).one_or_none()
@@ -119,6 +120,8 @@ class PostgresReturns:
                     refusal_trace=key_return.refusal.trace,
                     sent_count=key_return.sent_count,
                     looks=key_return.looks,
+                    charged_cents=key_return.charged_cents,
+                    refunded_cents=key_return.refunded_cents,
                     lease_end=None,
                     next_look_time=None if look is None else NOW + look,
                     update_time=NOW,
@@ -129,6 +132,9 @@ class PostgresReturns:
             if order is not None and not row.surplus:
                 purchase = purchase_of(await self._purchase(connection, row.external_id))
                 await write_key_states(connection, purchase, order)
+                if row.refunded_cents is not None:
+                    own = update(PURCHASE).where(same_purchase(purchase))
+                    await connection.execute(own.values(refunded_cents=row.refunded_cents))
             if row.state != before.state:
                 await self._tell(connection, row, order)
             return _key_return(row)
@@ -180,4 +186,6 @@ def _key_return(row: Row[Any]) -> KeyReturn:
         refusal=Problem(row.refusal_kind, row.refusal_detail, row.refusal_trace),
         sent_count=row.sent_count,
         looks=row.looks,
+        charged_cents=row.charged_cents,
+        refunded_cents=row.refunded_cents,
     )

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.tables import PURCHASE, SEALED_KEY
+from kinguin_gateway.domain.guard import WITHDRAWAL, when_not_taken
 from kinguin_gateway.domain.looking import delivered_count
 from kinguin_gateway.domain.purchase import (
     Intent,
@@ -26,6 +27,7 @@ from kinguin_gateway.domain.purchase import (
     SupplierOrder,
     SupplierOrderState,
 )
+from kinguin_gateway.domain.refunds import paid_back_cents
 
 _C = PURCHASE.c
 NOW = func.clock_timestamp(type_=DateTime(timezone=True))
@@ -93,7 +95,28 @@ def seen_columns(purchase: Purchase, order: SupplierOrder) -> dict[str, Any]:
         values["product_name"] = order.product_name
     if order.charged_cents is not None:
         values["charged_cents"] = order.charged_cents
+    if (paid_back := paid_back_cents(order)) is not None:
+        values["refunded_cents"] = paid_back
     return values
+
+
+def refusal_columns(problem: Problem) -> dict[str, Any]:
+    """Return the columns of a purchase that is refused for ever."""
+    return {
+        "state": PurchaseState.REFUSED.value,
+        "refusal_kind": problem.kind,
+        "refusal_detail": problem.detail,
+        "refusal_trace": problem.trace,
+        "park_time": None,
+        "next_look_time": None,
+    }
+
+
+def untaken_columns(*, withdrawn: bool) -> dict[str, Any]:
+    """Return the columns of a purchase of which certainly nothing was taken."""
+    if when_not_taken(withdrawn=withdrawn) is PurchaseState.REFUSED:
+        return {"doubt": "", **refusal_columns(WITHDRAWAL)}
+    return {"doubt": "", "state": PurchaseState.INTENDED.value, "next_look_time": None}
 
 
 async def write_key_states(connection: AsyncConnection, purchase: Purchase, order: SupplierOrder) -> None:
@@ -137,4 +160,6 @@ def purchase_of(row: Row[Any]) -> Purchase:
         canceled_count=row.canceled_count,
         release_time=row.release_time,
         doubt=row.doubt,
+        withdrawn=row.withdraw_time is not None,
+        refunded_cents=row.refunded_cents,
     )

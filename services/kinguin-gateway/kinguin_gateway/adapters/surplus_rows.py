@@ -28,6 +28,7 @@ async def write_surplus(
             "surplus": True,
             "state": ReturnState.ASKED.value,
             "next_look_time": NOW,
+            "charged_cents": order.charged_cents,
         }
         statement = insert(KEY_RETURN).values(**values).on_conflict_do_nothing().returning(KEY_RETURN.c.external_id)
         if (await connection.execute(statement)).first() is None:

@@ -52,6 +52,8 @@ PURCHASE = Table(
     Column("verify_time", _moment),
     Column("release_time", _moment),
     Column("canceled_count", Integer, nullable=False, server_default="0"),
+    Column("withdraw_time", _moment),
+    Column("refunded_cents", BigInteger),
 )
 
 SEALED_KEY = Table(
@@ -86,6 +88,8 @@ KEY_RETURN = Table(
     Column("next_look_time", _moment),
     Column("create_time", _moment, nullable=False, server_default=func.now()),
     Column("update_time", _moment, nullable=False, server_default=func.now()),
+    Column("charged_cents", BigInteger),
+    Column("refunded_cents", BigInteger),
 )
 
 BUYING = Table(

@@ -37,8 +37,9 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """Money that a person has added to our account, or the correction of one (K5)."""
+    """Money that a person has added to our account, or the correction of one (K5). It has a name once it is kept."""
 
     amount_cents: int
     top_up_time: datetime
     reference: str
+    top_up_id: str = ""

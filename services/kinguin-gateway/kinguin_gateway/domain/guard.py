@@ -292,10 +292,15 @@ MOST_ATTEMPTS = 10
 NEVER_TAKEN = "never_taken"
 
 
+#: Why a purchase is refused that its caller withdrew before anything of it was taken.
+WITHDRAWAL = Problem("withdrawn", "it was withdrawn before anything was bought")
+
+
 class Step(Enum):
-    """What a request to buy does next."""
+    """What a request to buy, or to withdraw, does next."""
 
     SEND = auto()
+    REFUSE = auto()
     SETTLE = auto()
     ANSWER = auto()
 
@@ -307,3 +312,17 @@ NEXT_STEP: Mapping[PurchaseState, Step] = {
     PurchaseState.PLACED: Step.ANSWER,
     PurchaseState.REFUSED: Step.ANSWER,
 }
+
+#: The same once it was withdrawn: it is refused exactly where it would have been sent, and nothing else is different.
+NEXT_STEP_WITHDRAWN: Mapping[PurchaseState, Step] = {**NEXT_STEP, PurchaseState.INTENDED: Step.REFUSE}
+
+
+def next_step(state: PurchaseState, *, withdrawn: bool) -> Step:
+    """Return what is done next about a purchase. `withdrawn`: somebody asked that it is never made."""
+    return (NEXT_STEP_WITHDRAWN if withdrawn else NEXT_STEP)[state]
+
+
+def when_not_taken(*, withdrawn: bool) -> PurchaseState:
+    """Return the state of a purchase of which it is certain that nothing was taken so far."""
+    step = next_step(PurchaseState.INTENDED, withdrawn=withdrawn)
+    return PurchaseState.REFUSED if step is Step.REFUSE else PurchaseState.INTENDED

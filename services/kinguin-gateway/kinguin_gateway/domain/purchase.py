@@ -72,7 +72,10 @@ class OrderKey:
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
-    """One line of a supplier's order. What the supplier left out is None; `delivered` counts its delivered keys."""
+    """One line of a supplier's order. What the supplier left out is None; `delivered` counts its delivered keys.
+
+    `unit_cents` is the price of one key.
+    """
 
     product_id: str | None
     offer_id: str | None
@@ -80,6 +83,7 @@ class OrderLine:
     name: str
     delivered: int | None
     keys: Sequence[OrderKey] = ()
+    unit_cents: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class Purchase:
     canceled_count: int = 0
     release_time: datetime | None = None
     doubt: str = ""
+    withdrawn: bool = False
+    refunded_cents: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,10 @@ class ReturnState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyReturn:
-    """The one return that a supplier's order may have (K49). `surplus` orders are not the one a purchase keeps."""
+    """The one return that a supplier's order may have (K49). `surplus` orders are not the one a purchase keeps.
+
+    `refunded_cents` is what came back of the order's charge, as far as it can be told.
+    """
 
     supplier_order_id: str
     external_id: str
@@ -48,6 +51,8 @@ class KeyReturn:
     refusal: Problem = field(default_factory=Problem)
     sent_count: int = 0
     looks: int = 0
+    charged_cents: int | None = None
+    refunded_cents: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

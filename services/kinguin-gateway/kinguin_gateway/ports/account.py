@@ -1,6 +1,8 @@
 """What we know of our account at the supplier."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from keyferry.type.v1.actor_pb2 import Actor
@@ -16,6 +18,14 @@ class TopUpOrder:
     digest: bytes
     actor: Actor
     top_up: TopUp
+
+
+@dataclass(frozen=True, slots=True)
+class TopUpFilter:
+    """Which top-ups a listing is for: those added from `start_time` on, and before `end_time`, where they are given."""
+
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 class Account(Protocol):
@@ -35,4 +45,8 @@ class Account(Protocol):
 
     async def record_top_up(self, order: TopUpOrder) -> str:
         """Keep a top-up, once, and return its name. Raises RequestIdReused."""
+        ...
+
+    async def top_ups(self, wanted: TopUpFilter, *, size: int, after: tuple[datetime, str] | None) -> Sequence[TopUp]:
+        """Return at most `size` top-ups, the first added first, behind a time and name."""
         ...

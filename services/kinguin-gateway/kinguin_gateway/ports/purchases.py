@@ -11,7 +11,7 @@ from kinguin_gateway.domain.switching import PauseCause
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A purchase as a request to buy found it.
+    """A purchase as a request to buy, or to withdraw, found it.
 
     `opened`: a new attempt was committed, and the caller alone may send it. `claimed`: the purchase is in doubt and the
     caller alone should settle it now. `time` is the database's clock.
@@ -46,6 +46,9 @@ class Attempts(Protocol):
     attempt came to is written only onto that attempt while it is in doubt; an order that was taken is written whatever
     the row says of attempts. Every method returns the purchase as it is afterwards, which may be what somebody else
     wrote.
+
+    A withdrawal is kept in the row. From then on no attempt is opened, and a purchase of which it turns out that
+    nothing was taken is refused by whichever method writes that down, instead of being intended again.
     """
 
     async def stand(self, intent: Intent, *, request_id: str, window: timedelta) -> Purchase | None:
@@ -82,6 +85,14 @@ class Attempts(Protocol):
         """
         ...
 
+    async def withdraw(self, intent: Intent, *, request_id: str, window: timedelta, lease: timedelta) -> Begun:
+        """Write that the purchase is never to be made, and say how it stands; nothing is ever `opened`.
+
+        What was certainly not sent is refused at once, also where it is new. What may have been is in doubt, as `begin`
+        has it, and so is what is new to a database which forgot something lately. Raises as `begin`.
+        """
+        ...
+
     async def record_taken(
         self,
         purchase: Purchase,
@@ -108,7 +119,7 @@ class Attempts(Protocol):
         ...
 
     async def record_not_sent(self, purchase: Purchase) -> Purchase:
-        """Write that the attempt was certainly not sent: it is as if it had never been opened."""
+        """Write that the attempt was certainly not sent: it is as if it had never been opened, unless withdrawn."""
         ...
 
     async def record_doubt(self, purchase: Purchase, *, why: str, look: timedelta) -> Purchase:
@@ -166,11 +177,16 @@ class SealedKeys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PurchaseFilter:
-    """Which purchases a listing is for; what is absent matches everything."""
+    """Which purchases a listing is for; what is absent matches everything.
+
+    They were first asked for from `start_time` on, and before `end_time`.
+    """
 
     order_id: str = ""
     state: PurchaseState | None = None
     parked: bool = False
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 class Listing(Protocol):

@@ -96,7 +96,10 @@ class Supplier(Protocol):
         ...
 
     def search_orders(self, wanted: OrderFilter) -> AsyncGenerator[Sequence[SupplierOrder], None]:
-        """Search all orders of the account, the newest first, page by page (K42)."""
+        """Search all orders of the account, the newest first, page by page (K42), each once though pages shift.
+
+        Raises SupplierUnavailable, after what was found, where the supplier does not show all that it counts.
+        """
         ...
 
     async def return_keys(self, supplier_order_id: str) -> ReturnReply:

@@ -1,10 +1,12 @@
-"""The rows of all purchases in memory, and the switch of buying."""
+"""The rows of all purchases in memory."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from chassis.errors import RequestIdReused
+from kinguin_gateway.domain.guard import WITHDRAWAL, next_step, when_not_taken
+from kinguin_gateway.domain.guard import Step as NextStep
 from kinguin_gateway.domain.looking import delivered_count, is_change, is_news
 from kinguin_gateway.domain.purchase import (
     Intent,
@@ -15,40 +17,25 @@ from kinguin_gateway.domain.purchase import (
     SupplierKeyState,
     SupplierOrder,
 )
-from kinguin_gateway.domain.switching import BuyingStatus, PauseCause, must_wait
+from kinguin_gateway.domain.switching import PauseCause, must_wait
 from kinguin_gateway.errors import ExternalIdConflict
 from kinguin_gateway.ports.purchases import Begun, Due, SealedSoFar
-from kinguin_gateway.ports.switch import SwitchOrder
 
 from tests.unit.kinguin_gateway.fakes.samples import Step, no_trouble
+from tests.unit.kinguin_gateway.fakes.switch import FakeSwitch, Row
 from tests.unit.simulated import SimulatedClock
 
 
-@dataclass
-class Row:
-    purchase: Purchase
-    request_id: str
-    lease_end: datetime | None = None
-    next_look_time: datetime | None = None
-    verify_time: datetime | None = None
-    keys: list[KeyRef] = field(default_factory=list)
-
-
-class FakePurchases:
+class FakePurchases(FakeSwitch):
     """One database for any number of replicas. `step` is called around each commit: a test may fail or wait there."""
 
     def __init__(self, now: Callable[[], datetime] | None = None) -> None:
-        self.now = now or SimulatedClock().now
+        super().__init__(now or SimulatedClock().now)
         self.step: Step = no_trouble
-        self.rows: dict[str, Row] = {}
         self.digests: dict[str, bytes] = {}
         self.events: list[tuple[str, str, int]] = []
         self.audited: list[str] = []
         self.surplus: dict[str, str] = {}
-        self.cause = PauseCause.NONE
-        self.released: list[str] = []
-        # As if the database had been restored: until then, ids that are new may have been sent before.
-        self.caution_end = self.forgotten_deadline = datetime.min.replace(tzinfo=UTC)
 
     async def stand(self, intent: Intent, *, request_id: str, window: timedelta) -> Purchase | None:  # noqa: ARG002 # the port's
         row = self._row(intent)
@@ -74,6 +61,39 @@ class FakePurchases:
         if self._row(intent) is None and self._forgot():
             return self._new_in_doubt(intent, request_id).purchase
         return self._park(intent, request_id)
+
+    async def withdraw(self, intent: Intent, *, request_id: str, window: timedelta, lease: timedelta) -> Begun:  # noqa: ARG002 # the port's
+        await self.step("before withdraw")
+        begun = self._withdraw(intent, request_id, lease)
+        await self.step("after withdraw")
+        return begun
+
+    def _withdraw(self, intent: Intent, request_id: str, lease: timedelta) -> Begun:
+        now, row = self.now(), self._row(intent)
+        if row is None:
+            row = self._new_in_doubt(intent, request_id) if self._forgot() else self._new(intent, request_id)
+        step = self.withdrawal_step(row.purchase)
+        claimed = step is NextStep.SETTLE and (row.lease_end is None or row.lease_end < now)
+        if step is not NextStep.ANSWER:
+            row.purchase = replace(row.purchase, withdrawn=True)
+            row.last_attempt = row.purchase.attempt if row.last_attempt is None else row.last_attempt
+        if claimed:
+            row.lease_end = now + lease
+        if step is NextStep.REFUSE:
+            self._untaken(row)
+        return Begun(row.purchase, opened=False, claimed=claimed, time=now)
+
+    def withdrawal_step(self, purchase: Purchase) -> NextStep:
+        return next_step(purchase.state, withdrawn=True)
+
+    def _untaken(self, row: Row, *, parked: bool = False) -> None:
+        """Write that certainly nothing was taken."""
+        state = when_not_taken(withdrawn=row.purchase.withdrawn)
+        row.purchase = replace(row.purchase, state=state, parked=parked and state is PurchaseState.INTENDED, doubt="")
+        row.lease_end = row.next_look_time = None
+        if state is PurchaseState.REFUSED:
+            row.purchase = replace(row.purchase, refusal=WITHDRAWAL)
+            self.audited.append("purchase.withdrawn")
 
     def _new_in_doubt(self, intent: Intent, request_id: str) -> Row:
         row, deadline = self._new(intent, request_id), self.forgotten_deadline
@@ -113,9 +133,6 @@ class FakePurchases:
         self.rows[intent.external_id] = row
         return row
 
-    def _forgot(self) -> bool:
-        return self.now() < self.caution_end
-
     def _must_wait(self, row: Row | None) -> bool:
         others_wait = any(other.purchase.parked for other in self.rows.values())
         is_parked = row is not None and row.purchase.parked
@@ -129,38 +146,10 @@ class FakePurchases:
 
     async def record_parked(self, purchase: Purchase, *, cause: PauseCause, reason: str) -> Purchase:  # noqa: ARG002 # the port's
         self.cause = self.cause or cause
-        return await self._settle(purchase, "purchase.parked", state=PurchaseState.INTENDED, parked=True)
-
-    async def status(self) -> BuyingStatus:
-        parked = [row.purchase.create_time for row in self.rows.values() if row.purchase.parked]
-        caution_end = self.caution_end if self._forgot() else None
-        return BuyingStatus(self.cause, "", self.now(), len(parked), caution_end, min(parked, default=None))
-
-    async def pause(self, order: SwitchOrder) -> BuyingStatus:  # noqa: ARG002 # the port's
-        self.cause = PauseCause.OPERATOR
-        return await self.status()
-
-    async def resume(self, order: SwitchOrder) -> BuyingStatus:  # noqa: ARG002 # the port's
-        self.cause = PauseCause.NONE
-        return await self.status()
-
-    async def release(self, limit: int, *, balance_cents: int | None) -> int:
-        if self.cause is PauseCause.OPERATOR:
-            return 0
-        unsettled = {PurchaseState.INTENDED, PurchaseState.IN_DOUBT}
-        pending = [row for row in self.rows.values() if row.purchase.state in unsettled and not row.purchase.parked]
-        left = None if balance_cents is None else balance_cents - sum(_most_cents(row) for row in pending)
-        count = 0
-        for row in [row for row in self.rows.values() if row.purchase.parked][:limit]:
-            left = None if left is None else left - _most_cents(row)
-            if left is not None and left < 0:
-                break
-            row.purchase = replace(row.purchase, parked=False)
-            self.released.append(row.purchase.intent.external_id)
-            count += 1
-        if self.cause is PauseCause.UNAUTHORIZED or not any(row.purchase.parked for row in self.rows.values()):
-            self.cause = PauseCause.NONE
-        return count
+        after = await self._undo(purchase, parked=True)
+        if after.parked:
+            self.audited.append("purchase.parked")
+        return after
 
     async def begin(self, intent: Intent, *, request_id: str, window: timedelta, lease: timedelta) -> Begun:
         await self.step("before open")
@@ -196,7 +185,7 @@ class FakePurchases:
         return Begun(row.purchase, opened=False, claimed=False, time=now)
 
     def may_open(self, row: Row, *, is_free: bool) -> bool:  # noqa: ARG002 # a broken guard would ask for it
-        return row.purchase.state is PurchaseState.INTENDED
+        return next_step(row.purchase.state, withdrawn=row.purchase.withdrawn) is NextStep.SEND
 
     async def record_taken(
         self,
@@ -232,34 +221,41 @@ class FakePurchases:
         return row.purchase
 
     async def record_refused(self, purchase: Purchase, problem: Problem) -> Purchase:
-        return await self._settle(
-            purchase, "purchase.refused", state=PurchaseState.REFUSED, refusal=replace(problem, field="")
-        )
+        await self.step("before record")
+        row = self.rows[purchase.intent.external_id]
+        if self._is_of(purchase, row):
+            refusal = replace(problem, field="")
+            row.purchase = replace(row.purchase, state=PurchaseState.REFUSED, refusal=refusal)
+            row.lease_end = row.next_look_time = None
+            self.audited.append("purchase.refused")
+        await self.step("after record")
+        return row.purchase
 
     async def record_not_sent(self, purchase: Purchase) -> Purchase:
-        return await self._settle(purchase, "", state=PurchaseState.INTENDED)
+        return await self._undo(purchase)
 
     async def record_absent(self, purchase: Purchase, *, sent_before: datetime) -> Purchase:
         if self.rows[purchase.intent.external_id].purchase.send_deadline >= sent_before:
             return self.rows[purchase.intent.external_id].purchase
         anybody_waits = self.cause is not PauseCause.NONE or any(row.purchase.parked for row in self.rows.values())
-        return await self._settle(purchase, "", state=PurchaseState.INTENDED, parked=anybody_waits)
+        return await self._undo(purchase, parked=anybody_waits)
 
-    async def _settle(self, purchase: Purchase, audited: str, **changes: object) -> Purchase:
+    async def _undo(self, purchase: Purchase, *, parked: bool = False) -> Purchase:
         await self.step("before record")
         row = self.rows[purchase.intent.external_id]
-        if row.purchase.state is PurchaseState.IN_DOUBT and row.purchase.attempt == purchase.attempt:
-            row.purchase = replace(row.purchase, **changes)  # type: ignore[arg-type] # fields by name
-            row.lease_end = row.next_look_time = None
-            if audited:
-                self.audited.append(audited)
+        if self._is_of(purchase, row):
+            self._untaken(row, parked=parked)
         await self.step("after record")
         return row.purchase
+
+    @staticmethod
+    def _is_of(purchase: Purchase, row: Row) -> bool:
+        return row.purchase.state is PurchaseState.IN_DOUBT and row.purchase.attempt == purchase.attempt
 
     async def record_doubt(self, purchase: Purchase, *, why: str, look: timedelta) -> Purchase:
         await self.step("before record")
         row, now = self.rows[purchase.intent.external_id], self.now()
-        if row.purchase.state is PurchaseState.IN_DOUBT and row.purchase.attempt == purchase.attempt:
+        if self._is_of(purchase, row):
             row.purchase = replace(row.purchase, send_deadline=min(row.purchase.send_deadline, now), doubt=why)
             row.next_look_time = min(row.next_look_time or now + look, now + look)
             self.audited.append("purchase.in_doubt")
@@ -371,7 +367,3 @@ class FakePurchases:
 
     def _tell(self, purchase: Purchase, order: SupplierOrder) -> None:
         self.events.append((purchase.intent.external_id, order.state.value, purchase.revision))
-
-
-def _most_cents(row: Row) -> int:
-    return row.purchase.intent.quantity * row.purchase.intent.max_unit_cents

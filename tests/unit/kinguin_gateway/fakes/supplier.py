@@ -63,6 +63,7 @@ class FakeSupplier:
         self.pages_read = 0
         self.page_size = 100
         self.sent_cents: list[int] = []
+        self.sent_at: list[float] = []
         self.return_replies: list[ReturnReply] = []
         self.returns_asked: list[str] = []
         self.away = False
@@ -88,6 +89,7 @@ class FakeSupplier:
                 if window.seconds_left() <= 0:
                     return NotSent("the window has ended")
                 sent = True
+                self.sent_at.append(self.clock.elapsed())
                 if mood.late is None:
                     received = self._receive(intent, mood)
                 await asyncio.sleep(1e9 if mood.answer is None else mood.answer)
@@ -96,7 +98,7 @@ class FakeSupplier:
         finally:
             # From here on we have given up: now counts the bound on how late the order may still be taken.
             if sent and received is None:
-                self._receive_later(intent, mood)
+                self.receive_later(intent, mood)
         return mood.reply or received or NoAnswer("reset")
 
     def _receive(self, intent: Intent, mood: Mood) -> Reply:
@@ -109,7 +111,7 @@ class FakeSupplier:
         self.visible_at[order.supplier_order_id] = self.clock.elapsed() + mood.lag
         return Taken(order)
 
-    def _receive_later(self, intent: Intent, mood: Mood) -> None:
+    def receive_later(self, intent: Intent, mood: Mood) -> None:
         async def receive() -> None:
             await asyncio.sleep(mood.late or 0.0)
             self._receive(intent, mood)

@@ -246,6 +246,9 @@ class Purchase(_message.Message):
     SURPLUS_ORDER_IDS_FIELD_NUMBER: _builtins.int
     KEY_RETURN_FIELD_NUMBER: _builtins.int
     RELEASE_TIME_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    SURPLUS_RETURNS_FIELD_NUMBER: _builtins.int
+    REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
     """Our reference at the supplier, derived from order, item, chunk and attempt."""
     supplier_order_id: _builtins.str
@@ -276,6 +279,8 @@ class Purchase(_message.Message):
     """Number of keys the supplier has delivered so far."""
     canceled_count: _builtins.int
     """Number of keys that it will not deliver any more."""
+    withdrawn: _builtins.bool
+    """True once it was withdrawn: nothing is sent any more. What was sent before may still turn out to be PLACED."""
     @_builtins.property
     def charged_amount(self) -> _money_pb2.Money:
         """What the supplier charged to our balance, in EUR; absent until it is known."""
@@ -299,6 +304,14 @@ class Purchase(_message.Message):
     @_builtins.property
     def release_time(self) -> _timestamp_pb2.Timestamp:
         """When a pre-order's keys are to come; absent for others, and where the supplier does not say."""
+
+    @_builtins.property
+    def surplus_returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyReturn]:
+        """The returns of the orders in `surplus_order_ids`, in their order."""
+
+    @_builtins.property
+    def refunded_amount(self) -> _money_pb2.Money:
+        """What the supplier paid back of `charged_amount`, in EUR, as last read; absent where it cannot be told."""
 
     def __init__(
         self,
@@ -324,10 +337,13 @@ class Purchase(_message.Message):
         surplus_order_ids: _abc.Iterable[_builtins.str] | None = ...,
         key_return: Global___KeyReturn | None = ...,
         release_time: _timestamp_pb2.Timestamp | None = ...,
+        withdrawn: _builtins.bool = ...,
+        surplus_returns: _abc.Iterable[Global___KeyReturn] | None = ...,
+        refunded_amount: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "key_return", b"key_return", "refusal", b"refusal", "release_time", b"release_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "key_return", b"key_return", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "canceled_count", b"canceled_count", "charged_amount", b"charged_amount", "create_time", b"create_time", "delivered_count", b"delivered_count", "external_id", b"external_id", "item_id", b"item_id", "key_return", b"key_return", "offer_id", b"offer_id", "order_id", b"order_id", "parked", b"parked", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "refusal", b"refusal", "release_time", b"release_time", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state", "surplus_order_ids", b"surplus_order_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "canceled_count", b"canceled_count", "charged_amount", b"charged_amount", "create_time", b"create_time", "delivered_count", b"delivered_count", "external_id", b"external_id", "item_id", b"item_id", "key_return", b"key_return", "offer_id", b"offer_id", "order_id", b"order_id", "parked", b"parked", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state", "surplus_order_ids", b"surplus_order_ids", "surplus_returns", b"surplus_returns", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,8 +360,8 @@ class SupplierProblem(_message.Message):
     TRACE_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """The supplier's kind, for example `ProductUnavailable`; one of ours in lower case where we refused before asking:
-    `price_above_limit`, `out_of_stock`, `country_excluded`, `not_wholesale`, `preorder_rules` or `product_unknown`; and
-    `never_taken` where attempt after attempt was proved not to have been taken.
+    `price_above_limit`, `out_of_stock`, `country_excluded`, `not_wholesale`, `preorder_rules`, `product_unknown` or `withdrawn`;
+    and `never_taken` where attempt after attempt was proved not to have been taken.
     """
     detail: _builtins.str
     """Its sentence."""
@@ -641,6 +657,86 @@ class PlaceOrderResponse(_message.Message):
 Global___PlaceOrderResponse: _TypeAlias = PlaceOrderResponse  # noqa: Y015
 
 @_typing.final
+class WithdrawPurchaseRequest(_message.Message):
+    """Asks to make sure that a purchase is never made. Its fields are those of the PlaceOrder that it ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    MAX_UNIT_PRICE_FIELD_NUMBER: _builtins.int
+    KEY_TYPE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    external_id: _builtins.str
+    """Our reference at the supplier. REQUIRED."""
+    order_id: _builtins.str
+    """The shop's order. REQUIRED."""
+    item_id: _builtins.str
+    """The order's line. REQUIRED."""
+    product_id: _builtins.str
+    """The supplier's product. REQUIRED."""
+    offer_id: _builtins.str
+    """The supplier's offer; empty lets the supplier choose."""
+    quantity: _builtins.int
+    """Number of keys. REQUIRED."""
+    key_type: _builtins.str
+    """`text` when pictures are not acceptable; empty otherwise."""
+    @_builtins.property
+    def max_unit_price(self) -> _money_pb2.Money:
+        """The highest unit price, in EUR. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        product_id: _builtins.str = ...,
+        offer_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        max_unit_price: _money_pb2.Money | None = ...,
+        key_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_unit_price", b"max_unit_price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "item_id", b"item_id", "key_type", b"key_type", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "order_id", b"order_id", "product_id", b"product_id", "quantity", b"quantity", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawPurchaseRequest: _TypeAlias = WithdrawPurchaseRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawPurchaseResponse(_message.Message):
+    """It is known what became of the purchase, for ever."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURCHASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def purchase(self) -> Global___Purchase:
+        """The purchase, REFUSED or PLACED."""
+
+    def __init__(
+        self,
+        *,
+        purchase: Global___Purchase | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawPurchaseResponse: _TypeAlias = WithdrawPurchaseResponse  # noqa: Y015
+
+@_typing.final
 class GetOrderRequest(_message.Message):
     """Asks for one purchase."""
 
@@ -882,6 +978,8 @@ class ListPurchasesRequest(_message.Message):
     PARKED_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Of this order only; empty for all."""
     state: Global___PurchaseState.ValueType
@@ -892,6 +990,14 @@ class ListPurchasesRequest(_message.Message):
     """Most purchases in the answer, 1 to 1000; 100 when absent."""
     page_token: _builtins.str
     """The `next_page_token` of the page before; empty for the first."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those first asked for at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those first asked for before this time."""
+
     def __init__(
         self,
         *,
@@ -900,10 +1006,12 @@ class ListPurchasesRequest(_message.Message):
         parked: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "parked", b"parked", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "parked", b"parked", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1027,6 +1135,9 @@ class SupplierOrder(_message.Message):
     TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
     PREORDER_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
+    REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    KEY_COUNTS_FIELD_NUMBER: _builtins.int
     supplier_order_id: _builtins.str
     """The supplier's order number."""
     external_id: _builtins.str
@@ -1035,6 +1146,8 @@ class SupplierOrder(_message.Message):
     """Its state."""
     preorder: _builtins.bool
     """True for a pre-order."""
+    quantity: _builtins.int
+    """Number of keys ordered; absent where the supplier does not say."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was placed; absent where the supplier does not say."""
@@ -1051,6 +1164,14 @@ class SupplierOrder(_message.Message):
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupplierOrderLine]:
         """Its lines."""
 
+    @_builtins.property
+    def refunded_amount(self) -> _money_pb2.Money:
+        """What was paid back of `charged_amount`, in EUR; absent where the supplier's answer does not tell it."""
+
+    @_builtins.property
+    def key_counts(self) -> Global___SupplierKeyCounts:
+        """How many of its keys are in which state; absent where the supplier does not list them."""
+
     def __init__(
         self,
         *,
@@ -1062,14 +1183,57 @@ class SupplierOrder(_message.Message):
         total_amount: _money_pb2.Money | None = ...,
         preorder: _builtins.bool = ...,
         lines: _abc.Iterable[Global___SupplierOrderLine] | None = ...,
+        refunded_amount: _money_pb2.Money | None = ...,
+        quantity: _builtins.int | None = ...,
+        key_counts: Global___SupplierKeyCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "total_amount", b"total_amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "charged_amount", b"charged_amount", "create_time", b"create_time", "key_counts", b"key_counts", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "total_amount", b"total_amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "external_id", b"external_id", "lines", b"lines", "preorder", b"preorder", "state", b"state", "supplier_order_id", b"supplier_order_id", "total_amount", b"total_amount"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "charged_amount", b"charged_amount", "create_time", b"create_time", "external_id", b"external_id", "key_counts", b"key_counts", "lines", b"lines", "preorder", b"preorder", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "state", b"state", "supplier_order_id", b"supplier_order_id", "total_amount", b"total_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
+
+Global___SupplierOrder: _TypeAlias = SupplierOrder  # noqa: Y015
+
+@_typing.final
+class SupplierKeyCounts(_message.Message):
+    """How many keys of a supplier's order are in which state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PENDING_COUNT_FIELD_NUMBER: _builtins.int
+    DELIVERED_COUNT_FIELD_NUMBER: _builtins.int
+    RETURNED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUNDED_COUNT_FIELD_NUMBER: _builtins.int
+    CANCELED_COUNT_FIELD_NUMBER: _builtins.int
+    pending_count: _builtins.int
+    """On their way: PENDING or PROCESSING, or in a state that we do not know."""
+    delivered_count: _builtins.int
+    """DELIVERED."""
+    returned_count: _builtins.int
+    """RETURNED, and not paid back yet."""
+    refunded_count: _builtins.int
+    """REFUNDED."""
+    canceled_count: _builtins.int
+    """CANCELED."""
+    def __init__(
+        self,
+        *,
+        pending_count: _builtins.int = ...,
+        delivered_count: _builtins.int = ...,
+        returned_count: _builtins.int = ...,
+        refunded_count: _builtins.int = ...,
+        canceled_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled_count", b"canceled_count", "delivered_count", b"delivered_count", "pending_count", b"pending_count", "refunded_count", b"refunded_count", "returned_count", b"returned_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SupplierOrder: _TypeAlias = SupplierOrder  # noqa: Y015
+Global___SupplierKeyCounts: _TypeAlias = SupplierKeyCounts  # noqa: Y015
 
 @_typing.final
 class SupplierOrderLine(_message.Message):
@@ -1203,6 +1367,8 @@ class KeyReturn(_message.Message):
     REFUNDED_COUNT_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CHARGED_AMOUNT_FIELD_NUMBER: _builtins.int
+    REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
     supplier_order_id: _builtins.str
     """The supplier's order number."""
     state: Global___KeyReturnState.ValueType
@@ -1219,6 +1385,14 @@ class KeyReturn(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first asked for."""
 
+    @_builtins.property
+    def charged_amount(self) -> _money_pb2.Money:
+        """What the order cost us (`paymentPrice`), in EUR; absent until it is known."""
+
+    @_builtins.property
+    def refunded_amount(self) -> _money_pb2.Money:
+        """What was paid back of it, in EUR, as last read; absent where it cannot be told."""
+
     def __init__(
         self,
         *,
@@ -1228,10 +1402,12 @@ class KeyReturn(_message.Message):
         refunded_count: _builtins.int = ...,
         refusal: Global___SupplierProblem | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        charged_amount: _money_pb2.Money | None = ...,
+        refunded_amount: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refusal", b"refusal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "refunded_amount", b"refunded_amount", "refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refunded_count", b"refunded_count", "refusal", b"refusal", "returned_count", b"returned_count", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "refunded_amount", b"refunded_amount", "refunded_count", b"refunded_count", "refusal", b"refusal", "returned_count", b"returned_count", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1343,6 +1519,110 @@ class RecordTopUpRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordTopUpRequest: _TypeAlias = RecordTopUpRequest  # noqa: Y015
+
+@_typing.final
+class ListTopUpsRequest(_message.Message):
+    """Asks for top-ups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most top-ups in the answer, 1 to 1000; 100 when absent."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before; empty for the first."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those added at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only those added before this time."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopUpsRequest: _TypeAlias = ListTopUpsRequest  # noqa: Y015
+
+@_typing.final
+class ListTopUpsResponse(_message.Message):
+    """One page of top-ups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOP_UPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last."""
+    @_builtins.property
+    def top_ups(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUp]:
+        """The top-ups."""
+
+    def __init__(
+        self,
+        *,
+        top_ups: _abc.Iterable[Global___TopUp] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "top_ups", b"top_ups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopUpsResponse: _TypeAlias = ListTopUpsResponse  # noqa: Y015
+
+@_typing.final
+class TopUp(_message.Message):
+    """Money that was added to our account, or a correction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    TOP_UP_TIME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    top_up_id: _builtins.str
+    """Names the top-up."""
+    reference: _builtins.str
+    """What explains it."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What was added, in EUR; negative corrects an earlier one."""
+
+    @_builtins.property
+    def top_up_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was added."""
+
+    def __init__(
+        self,
+        *,
+        top_up_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        top_up_time: _timestamp_pb2.Timestamp | None = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "top_up_time", b"top_up_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "reference", b"reference", "top_up_id", b"top_up_id", "top_up_time", b"top_up_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUp: _TypeAlias = TopUp  # noqa: Y015
 
 @_typing.final
 class RecordTopUpResponse(_message.Message):

@@ -63,6 +63,11 @@ class KinguinServiceStub:
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersRequest.SerializeToString,
                 response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersResponse.FromString,
                 _registered_method=True)
+        self.WithdrawPurchase = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/WithdrawPurchase',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseResponse.FromString,
+                _registered_method=True)
         self.ReturnKeys = channel.unary_unary(
                 '/keyferry.kinguin.v1.KinguinService/ReturnKeys',
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysRequest.SerializeToString,
@@ -82,6 +87,11 @@ class KinguinServiceStub:
                 '/keyferry.kinguin.v1.KinguinService/RecordTopUp',
                 request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.SerializeToString,
                 response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.FromString,
+                _registered_method=True)
+        self.ListTopUps = channel.unary_unary(
+                '/keyferry.kinguin.v1.KinguinService/ListTopUps',
+                request_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsRequest.SerializeToString,
+                response_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsResponse.FromString,
                 _registered_method=True)
         self.CheckSupplier = channel.unary_unary(
                 '/keyferry.kinguin.v1.KinguinService/CheckSupplier',
@@ -150,7 +160,19 @@ class KinguinServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchOrders(self, request, context):
-        """Streams the supplier's own orders that match, the newest first, whether we know of them or not.
+        """Streams the supplier's own orders that match, the newest first, whether we know of them or not. Ends without an error only
+        when every order that the supplier counted at the beginning was shown, however many there are and whatever comes meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawPurchase(self, request, context):
+        """Makes sure that a purchase is never made, without ever making it: what was not sent is refused for ever, with the kind
+        `withdrawn`, also where it was never heard of. Answers with the purchase: REFUSED, whoever refused it, and then nothing is
+        ever sold under this id; or PLACED, and then it is for the caller to give its keys back. While nobody knows which it is
+        ABORTED, reason PURCHASE_IN_DOUBT, with a RetryInfo: repeat it. The wish is remembered: from then on no further attempt is
+        made, whoever settles the doubt. Works while buying is paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +202,13 @@ class KinguinServiceServicer:
 
     def RecordTopUp(self, request, context):
         """Notes that money was added to our account: the supplier's API does not show it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTopUps(self, request, context):
+        """Lists top-ups, the one that was added first first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +278,11 @@ def add_KinguinServiceServicer_to_server(servicer, server):
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersRequest.FromString,
                     response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.SearchOrdersResponse.SerializeToString,
             ),
+            'WithdrawPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawPurchase,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseResponse.SerializeToString,
+            ),
             'ReturnKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ReturnKeys,
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ReturnKeysRequest.FromString,
@@ -268,6 +302,11 @@ def add_KinguinServiceServicer_to_server(servicer, server):
                     servicer.RecordTopUp,
                     request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.FromString,
                     response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.SerializeToString,
+            ),
+            'ListTopUps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTopUps,
+                    request_deserializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsRequest.FromString,
+                    response_serializer=keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsResponse.SerializeToString,
             ),
             'CheckSupplier': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckSupplier,
@@ -445,6 +484,33 @@ class KinguinService:
             _registered_method=True)
 
     @staticmethod
+    def WithdrawPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/WithdrawPurchase',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.WithdrawPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ReturnKeys(request,
             target,
             options=(),
@@ -542,6 +608,33 @@ class KinguinService:
             '/keyferry.kinguin.v1.KinguinService/RecordTopUp',
             keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpRequest.SerializeToString,
             keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.RecordTopUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTopUps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.kinguin.v1.KinguinService/ListTopUps',
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsRequest.SerializeToString,
+            keyferry_dot_kinguin_dot_v1_dot_kinguin__service__pb2.ListTopUpsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,7 +53,16 @@ class KinguinServiceStub:
     what it knew (a restored database) asks here before it plans.
     """
     SearchOrders: _grpc.UnaryStreamMultiCallable[_kinguin_service_pb2.SearchOrdersRequest, _kinguin_service_pb2.SearchOrdersResponse]
-    """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+    """Streams the supplier's own orders that match, the newest first, whether we know of them or not. Ends without an error only
+    when every order that the supplier counted at the beginning was shown, however many there are and whatever comes meanwhile.
+    """
+    WithdrawPurchase: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.WithdrawPurchaseRequest, _kinguin_service_pb2.WithdrawPurchaseResponse]
+    """Makes sure that a purchase is never made, without ever making it: what was not sent is refused for ever, with the kind
+    `withdrawn`, also where it was never heard of. Answers with the purchase: REFUSED, whoever refused it, and then nothing is
+    ever sold under this id; or PLACED, and then it is for the caller to give its keys back. While nobody knows which it is
+    ABORTED, reason PURCHASE_IN_DOUBT, with a RetryInfo: repeat it. The wish is remembered: from then on no further attempt is
+    made, whoever settles the doubt. Works while buying is paused.
+    """
     ReturnKeys: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]
     """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
     reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
@@ -64,6 +73,8 @@ class KinguinServiceStub:
     """Reads the money left on our account, and how long it will last."""
     RecordTopUp: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.RecordTopUpRequest, _kinguin_service_pb2.RecordTopUpResponse]
     """Notes that money was added to our account: the supplier's API does not show it."""
+    ListTopUps: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListTopUpsRequest, _kinguin_service_pb2.ListTopUpsResponse]
+    """Lists top-ups, the one that was added first first."""
     CheckSupplier: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.CheckSupplierRequest, _kinguin_service_pb2.CheckSupplierResponse]
     """Says whether the supplier can be reached and lets us in, and whether we buy."""
     PauseBuying: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.PauseBuyingRequest, _kinguin_service_pb2.PauseBuyingResponse]
@@ -102,7 +113,16 @@ class KinguinServiceAsyncStub(KinguinServiceStub):
     what it knew (a restored database) asks here before it plans.
     """
     SearchOrders: _aio.UnaryStreamMultiCallable[_kinguin_service_pb2.SearchOrdersRequest, _kinguin_service_pb2.SearchOrdersResponse]  # type: ignore[assignment]
-    """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+    """Streams the supplier's own orders that match, the newest first, whether we know of them or not. Ends without an error only
+    when every order that the supplier counted at the beginning was shown, however many there are and whatever comes meanwhile.
+    """
+    WithdrawPurchase: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.WithdrawPurchaseRequest, _kinguin_service_pb2.WithdrawPurchaseResponse]  # type: ignore[assignment]
+    """Makes sure that a purchase is never made, without ever making it: what was not sent is refused for ever, with the kind
+    `withdrawn`, also where it was never heard of. Answers with the purchase: REFUSED, whoever refused it, and then nothing is
+    ever sold under this id; or PLACED, and then it is for the caller to give its keys back. While nobody knows which it is
+    ABORTED, reason PURCHASE_IN_DOUBT, with a RetryInfo: repeat it. The wish is remembered: from then on no further attempt is
+    made, whoever settles the doubt. Works while buying is paused.
+    """
     ReturnKeys: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]  # type: ignore[assignment]
     """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
     reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
@@ -113,6 +133,8 @@ class KinguinServiceAsyncStub(KinguinServiceStub):
     """Reads the money left on our account, and how long it will last."""
     RecordTopUp: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.RecordTopUpRequest, _kinguin_service_pb2.RecordTopUpResponse]  # type: ignore[assignment]
     """Notes that money was added to our account: the supplier's API does not show it."""
+    ListTopUps: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ListTopUpsRequest, _kinguin_service_pb2.ListTopUpsResponse]  # type: ignore[assignment]
+    """Lists top-ups, the one that was added first first."""
     CheckSupplier: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.CheckSupplierRequest, _kinguin_service_pb2.CheckSupplierResponse]  # type: ignore[assignment]
     """Says whether the supplier can be reached and lets us in, and whether we buy."""
     PauseBuying: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.PauseBuyingRequest, _kinguin_service_pb2.PauseBuyingResponse]  # type: ignore[assignment]
@@ -178,7 +200,22 @@ class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kinguin_service_pb2.SearchOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_kinguin_service_pb2.SearchOrdersResponse], _abc.AsyncIterator[_kinguin_service_pb2.SearchOrdersResponse]]:
-        """Streams the supplier's own orders that match, the newest first, whether we know of them or not."""
+        """Streams the supplier's own orders that match, the newest first, whether we know of them or not. Ends without an error only
+        when every order that the supplier counted at the beginning was shown, however many there are and whatever comes meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawPurchase(
+        self,
+        request: _kinguin_service_pb2.WithdrawPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.WithdrawPurchaseResponse, _abc.Awaitable[_kinguin_service_pb2.WithdrawPurchaseResponse]]:
+        """Makes sure that a purchase is never made, without ever making it: what was not sent is refused for ever, with the kind
+        `withdrawn`, also where it was never heard of. Answers with the purchase: REFUSED, whoever refused it, and then nothing is
+        ever sold under this id; or PLACED, and then it is for the caller to give its keys back. While nobody knows which it is
+        ABORTED, reason PURCHASE_IN_DOUBT, with a RetryInfo: repeat it. The wish is remembered: from then on no further attempt is
+        made, whoever settles the doubt. Works while buying is paused.
+        """
 
     @_abc_1.abstractmethod
     def ReturnKeys(
@@ -213,6 +250,14 @@ class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kinguin_service_pb2.RecordTopUpResponse, _abc.Awaitable[_kinguin_service_pb2.RecordTopUpResponse]]:
         """Notes that money was added to our account: the supplier's API does not show it."""
+
+    @_abc_1.abstractmethod
+    def ListTopUps(
+        self,
+        request: _kinguin_service_pb2.ListTopUpsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kinguin_service_pb2.ListTopUpsResponse, _abc.Awaitable[_kinguin_service_pb2.ListTopUpsResponse]]:
+        """Lists top-ups, the one that was added first first."""
 
     @_abc_1.abstractmethod
     def CheckSupplier(
