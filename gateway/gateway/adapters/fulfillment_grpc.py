@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import grpc
+from chassis.failpoints import effect
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as messages
 from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceStub
 
@@ -49,28 +50,24 @@ class GrpcFulfillments:
 
     async def create_download_link(self, request: KeyRequest) -> DownloadLink:
         """Return a link to one sealed key and what opens it."""
-        response = await self._stub.CreateDownloadLink(
-            messages.CreateDownloadLinkRequest(
-                request_id=request.request_id,
-                order_id=request.order_id,
-                key_id=request.key_id,
-                actor=customer_to_proto(request.customer),
-                recipient_jwk=request.recipient_jwk,
-            ),
-            timeout=OPEN_SECONDS,
+        message = messages.CreateDownloadLinkRequest(
+            request_id=request.request_id,
+            order_id=request.order_id,
+            key_id=request.key_id,
+            actor=customer_to_proto(request.customer),
+            recipient_jwk=request.recipient_jwk,
         )
+        response = await effect("edge.open.link", lambda: self._stub.CreateDownloadLink(message, timeout=OPEN_SECONDS))
         return download_link_from_proto(response)
 
     async def reveal_key(self, request: KeyRequest) -> str:
         """Return one key as a JWE to the one-time public key."""
-        response = await self._stub.RevealKey(
-            messages.RevealKeyRequest(
-                request_id=request.request_id,
-                order_id=request.order_id,
-                key_id=request.key_id,
-                actor=customer_to_proto(request.customer),
-                recipient_jwk=request.recipient_jwk,
-            ),
-            timeout=OPEN_SECONDS,
+        message = messages.RevealKeyRequest(
+            request_id=request.request_id,
+            order_id=request.order_id,
+            key_id=request.key_id,
+            actor=customer_to_proto(request.customer),
+            recipient_jwk=request.recipient_jwk,
         )
+        response = await effect("edge.open.reveal", lambda: self._stub.RevealKey(message, timeout=OPEN_SECONDS))
         return response.key_jwe

@@ -6,6 +6,7 @@ from datetime import timedelta
 from chassis.clock import Clock
 from chassis.errors import ServiceUnavailable
 from chassis.events import Event, derived_event_id
+from chassis.failpoints import FailpointError, effect
 from chassis.jetstream import Publisher, connect_nats
 
 from gateway.convert import hint_to_proto
@@ -39,10 +40,11 @@ class NatsWebhooks:
             raise EventsUnavailable("nats is not connected; send the webhook again", retry_after=_RETRY_AFTER)
         if self._publishing >= MOST_PUBLISHING:
             raise EventsUnavailable("too many webhooks are being stored; send it again", retry_after=_RETRY_AFTER)
+        publisher, event = self._publisher, self._event(hint)
         self._publishing += 1
         try:
-            await self._publisher.publish_event(self._event(hint))
-        except ServiceUnavailable as error:
+            await effect("edge.webhook.publish", lambda: publisher.publish_event(event))
+        except (ServiceUnavailable, FailpointError) as error:
             raise EventsUnavailable(
                 "the webhook could not be stored; send it again", retry_after=_RETRY_AFTER
             ) from error

@@ -3,7 +3,7 @@
 The effect and the event's id in the inbox are one transaction, so that a repeat finds the id and does nothing. An
 event that cannot be understood, or fails too often for a reason of its own, becomes a dead letter; a fault of the
 surroundings (database or stream down) never counts against it. A run of dead letters stops the consumer: better late
-than emptied by a bad deploy.
+than emptied by a bad deploy. It goes on once each letter of that run was replayed, or when an operator says so.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -21,10 +23,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from opentelemetry.trace import SpanKind
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.database import Database
+from chassis.database import Database, database_now
 from chassis.deadline import bounded
 from chassis.errors import KeyferryError, ServiceUnavailable
 from chassis.events import Event, MalformedEvent
@@ -48,6 +51,11 @@ RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 RENEW_AFTER_IDLE_FETCHES = 5
 LATE_SECONDS = 0.05
 PAUSE_SECONDS = 1.0
+# A person has just replayed or decided something and looks at what happens.
+RESUME_CHECK_SECONDS = 5.0
+# The event id under which a consumer's inbox keeps the last time that an operator told it to go on.
+RESUME_ID = "chassis:resume"
+_PASSING_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"})
 
 M = TypeVar("M", bound=Message)
 HandlerFunction = Callable[[Event, M, AsyncConnection], Awaitable[None]]
@@ -88,21 +96,54 @@ class Consumer:
         self._stream_name = stream
         self._name = name
         self._handlers = handlers
-        self._dead_in_a_row = 0
+        # Ids of the events buried since one was last handled, and when the last of them was.
+        self._dead_run: set[str] = set()
+        self._bury_time = datetime.min.replace(tzinfo=UTC)
 
     async def run(self) -> None:
-        """Handle events until canceled, or until too many in a row were dead letters."""
-        CONSUMER_STOPPED.labels(self._name).set(0)
+        """Handle events until canceled; after too many dead letters in a row, only once they were seen to."""
         while True:
+            CONSUMER_STOPPED.labels(self._name).set(0)
             try:
                 await self._subscribe_and_handle()
             except (NatsError, TimeoutError, OSError, ServiceUnavailable) as error:
                 logger.warning("consuming is held up", consumer=self._name, kind=type(error).__name__)
                 await asyncio.sleep(PAUSE_SECONDS)
-            if self._dead_in_a_row >= MOST_DEAD_IN_A_ROW:
+            if self._must_stop():
                 CONSUMER_STOPPED.labels(self._name).set(1)
                 logger.error("consumer stopped after a run of dead letters", consumer=self._name)
-                await asyncio.Event().wait()
+                await self._until_resumed()
+                logger.warning("consumer goes on", consumer=self._name)
+                self._dead_run.clear()
+
+    def _must_stop(self) -> bool:
+        return len(self._dead_run) >= MOST_DEAD_IN_A_ROW
+
+    async def _until_resumed(self) -> None:
+        """Wait for a person; a database that does not answer says nothing."""
+        while True:
+            try:
+                async with bounded(HANDLE_SECONDS):
+                    if await self._is_resumed():
+                        return
+            except (ServiceUnavailable, TimeoutError) as error:
+                logger.warning("stopped consumer cannot look", consumer=self._name, kind=type(error).__name__)
+            await asyncio.sleep(RESUME_CHECK_SECONDS)
+
+    async def _is_resumed(self) -> bool:
+        """Tell whether no letter of the run waits any more, or an operator spoke after the last one was buried."""
+        waits = select(DEAD_LETTER.c.event_id).where(
+            DEAD_LETTER.c.consumer == self._name,
+            DEAD_LETTER.c.event_id.in_(self._dead_run),
+            DEAD_LETTER.c.replay_time.is_(None),
+        )
+        told = select(INBOX.c.event_id).where(
+            INBOX.c.consumer == self._name, INBOX.c.event_id == RESUME_ID, INBOX.c.receive_time > self._bury_time
+        )
+        async with self._database.transaction() as connection:
+            if (await connection.execute(told)).first() is not None:
+                return True
+            return (await connection.execute(waits.limit(1))).first() is None
 
     async def _subscribe_and_handle(self) -> None:
         # A request made while disconnected is sent on reconnecting, when nobody waits for its answer any more.
@@ -113,7 +154,7 @@ class Consumer:
         try:
             while (
                 idle < RENEW_AFTER_IDLE_FETCHES
-                and self._dead_in_a_row < MOST_DEAD_IN_A_ROW
+                and not self._must_stop()
                 and self._client.is_connected
                 and self._client.stats["reconnects"] == reconnects
             ):
@@ -131,7 +172,7 @@ class Consumer:
         """Unsubscribe; what the server sent in the last moment would otherwise wait for its ack_wait."""
         try:
             await asyncio.sleep(LATE_SECONDS)
-            while subscription.pending_msgs and self._dead_in_a_row < MOST_DEAD_IN_A_ROW:
+            while subscription.pending_msgs and not self._must_stop():
                 await self._take_all(await subscription.fetch(BATCH, timeout=LATE_SECONDS))
             await subscription.unsubscribe()
         except (NatsError, TimeoutError, OSError):
@@ -211,7 +252,7 @@ class Consumer:
             except (NatsError, OSError) as error:
                 # It is delivered once more and found in the inbox.
                 logger.warning("event could not be acknowledged", consumer=self._name, kind=type(error).__name__)
-        self._dead_in_a_row = 0
+        self._dead_run.clear()
         return True
 
     async def _take(self, message: Msg) -> None:
@@ -220,23 +261,16 @@ class Consumer:
         try:
             event = Event.parse(subject=message.subject, headers=message.headers, data=message.data)
             outcome = await self._handle(event, deliveries)
-            self._dead_in_a_row = 0
+            self._dead_run.clear()
             await message.ack()
-        except (ServiceUnavailable, FailpointError, TimeoutError, NatsError, OSError) as error:
-            outcome = "retried"
-            await self._retry(message, deliveries, error)
         except (MalformedEvent, DecodeError) as error:
-            outcome = await self._bury(message, deliveries, str(error) or type(error).__name__)
+            outcome = await self._bury(message, deliveries, reason_of(error))
         except Exception as error:  # an event must not stop the consumer
-            if isinstance(error, KeyferryError) and error.code.name in {
-                "UNAVAILABLE",
-                "DEADLINE_EXCEEDED",
-                "ABORTED",
-            }:
+            if is_of_the_surroundings(error):
                 outcome = "retried"
                 await self._retry(message, deliveries, error)
             elif deliveries >= MOST_DELIVERIES or isinstance(error, KeyferryError):
-                outcome = await self._bury(message, deliveries, _reason(error))
+                outcome = await self._bury(message, deliveries, reason_of(error))
             else:
                 outcome = "retried"
                 logger.exception("event failed", consumer=self._name, deliveries=deliveries)
@@ -247,21 +281,11 @@ class Consumer:
         if deliveries > MOST_DELIVERIES * 2:
             # It never got as far as failing in an orderly way: it takes the process down with it.
             raise MalformedEvent("delivered too often without an answer")
-        handler = self._handlers.get(event.type_name)
-        if handler is None:
-            raise MalformedEvent(f"type {event.type_name} is not taken by this consumer")
-        body = handler.message_class.FromString(event.data)
+        take = understand(event, self._handlers)
         with span(f"handle {event.subject}", kind=SpanKind.CONSUMER, parent=extract_trace(event.trace)):
             async with bounded(HANDLE_SECONDS), self._database.transaction() as connection:
-                fresh = await connection.execute(
-                    insert(INBOX)
-                    .values(consumer=self._name, event_id=event.event_id)
-                    .on_conflict_do_nothing()
-                    .returning(INBOX.c.event_id)
-                )
-                if fresh.first() is None:
+                if not await handle_once(connection, self._name, event, take):
                     return "repeated"
-                await handler.function(event, body, connection)
                 await failpoint("consumer.before_commit")
             await failpoint("consumer.after_commit")
         return "done"
@@ -286,18 +310,49 @@ class Consumer:
             "deliveries": deliveries,
         }
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.transaction("consumer.bury") as connection:
                 statement = (
                     insert(DEAD_LETTER).values(row).on_conflict_do_nothing(index_elements=["consumer", "event_id"])
                 )
                 await connection.execute(statement)
-        except ServiceUnavailable as error:
+                bury_time = await database_now(connection)
+        except (ServiceUnavailable, FailpointError) as error:
             await self._retry(message, deliveries, error)
             return "retried"
-        self._dead_in_a_row += 1
+        self._dead_run.add(event_id)
+        self._bury_time = bury_time
         logger.error("event became a dead letter", consumer=self._name, event_id=event_id, reason=reason)
         await message.term()
         return "dead"
+
+
+def understand(event: Event, handlers: Mapping[str, Handler[Any]]) -> Callable[[AsyncConnection], Awaitable[None]]:
+    """Return what handles an event within a transaction. Raises MalformedEvent or DecodeError."""
+    handler = handlers.get(event.type_name)
+    if handler is None:
+        raise MalformedEvent(f"type {event.type_name} is not taken by this consumer")
+    return partial(handler.function, event, handler.message_class.FromString(event.data))
+
+
+async def handle_once(
+    connection: AsyncConnection, consumer: str, event: Event, take: Callable[[AsyncConnection], Awaitable[None]]
+) -> bool:
+    """Note the event in the consumer's inbox and handle it; False, and nothing was done, when it stands there already.
+
+    Of two who handle the same event at once, the second waits here for what becomes of the first.
+    """
+    statement = insert(INBOX).values(consumer=consumer, event_id=event.event_id).on_conflict_do_nothing()
+    if (await connection.execute(statement.returning(INBOX.c.event_id))).first() is None:
+        return False
+    await take(connection)
+    return True
+
+
+def is_of_the_surroundings(error: Exception) -> bool:
+    """Tell whether an event failed for a reason that is not its own, and will do once that has passed."""
+    if isinstance(error, KeyferryError):
+        return error.code.name in _PASSING_CODES
+    return isinstance(error, FailpointError | TimeoutError | NatsError | OSError)
 
 
 def _parsed_at_first_delivery(message: Msg) -> Event | None:
@@ -310,7 +365,10 @@ def _parsed_at_first_delivery(message: Msg) -> Event | None:
         return None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return why an event could not be handled, as a person may read it."""
+    if isinstance(error, MalformedEvent | DecodeError):
+        return str(error) or type(error).__name__
     if isinstance(error, KeyferryError):
         return f"{error.reason}: {error.message}"
     # The text of an unknown exception may hold anything.

@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis.errors import ServiceUnavailable
+from chassis.failpoints import failpoint
 
 POOL_SIZE = 10
 # Waiting longer for a connection means that the database is the bottleneck; say so instead of queueing.
@@ -69,11 +70,12 @@ class Database:
             await engine.dispose()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, step: str = "") -> AsyncIterator[AsyncConnection]:
         """Run the block in one transaction: committed when it ends, rolled back when it raises.
 
         After a lost connection during the commit itself nobody knows whether it took place; what is written must
-        therefore be safe to write again.
+        therefore be safe to write again. A block that writes names its `step`: the failpoints `<step>.before_commit`
+        and `<step>.after_commit` are there even where the block returns from its middle.
         """
         try:
             async with self._engine.begin() as connection:
@@ -81,6 +83,8 @@ class Database:
                 notifications: dict[tuple[str, str], None] = {}
                 connection.info.update({_AFTER_COMMIT: callbacks, _NOTIFICATIONS: notifications})
                 yield connection
+                if step:
+                    await failpoint(f"{step}.before_commit")
                 if notifications:
                     channels, payloads = zip(*notifications, strict=True)
                     await connection.execute(_NOTIFY, {"channels": channels, "payloads": payloads})
@@ -92,6 +96,8 @@ class Database:
             raise
         for callback in callbacks:
             callback()
+        if step:
+            await failpoint(f"{step}.after_commit")
 
     async def ping(self) -> None:
         """Raise ServiceUnavailable unless the database answers."""

@@ -85,5 +85,5 @@ class Housekeeper:
             .limit(BATCH)
             .with_for_update(skip_locked=True)
         )
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("housekeeping") as connection:
             return (await connection.execute(delete(aging.table).where(key.in_(old)))).rowcount

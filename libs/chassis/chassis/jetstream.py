@@ -72,7 +72,7 @@ class Publisher:
         EVENTS_PUBLISHED.labels(subject).inc()
 
     async def publish_event(self, event: Event) -> None:
-        """Publish one event; see `publish`."""
+        """Publish one event; see `publish`. Whoever publishes has the failpoints around it."""
         await self.publish(subject=event.subject, headers=event.headers(), data=event.data)
 
 

@@ -27,6 +27,14 @@ CONSUMER_STOPPED = Gauge(
     "1 while a consumer has stopped after a run of dead letters; a human must look.",
     ["consumer"],
 )
+DEAD_LETTERS_WAITING = Gauge(
+    "keyferry_dead_letters_waiting", "Dead letters that nobody has replayed yet, as last counted.", ["consumer"]
+)
+DEAD_LETTER_AGE = Gauge(
+    "keyferry_dead_letter_oldest_seconds",
+    "How long the oldest dead letter has been waiting, as last counted; 0 when none waits.",
+    ["consumer"],
+)
 OUTBOX_WAITING = Gauge(
     "keyferry_outbox_waiting", "Events committed and not yet acknowledged by JetStream, as last counted."
 )

@@ -5,20 +5,22 @@ publishing and the note of it, the next one publishes again, under the same id, 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis.database import Database, Wakeup, after_commit
 from chassis.errors import ServiceUnavailable
 from chassis.events import Event
-from chassis.failpoints import failpoint
+from chassis.failpoints import effect
 from chassis.jetstream import Publisher
 from chassis.metrics import OUTBOX_WAITING
 from chassis.tables import OUTBOX, OUTBOX_STREAM
@@ -29,6 +31,8 @@ BATCH = 100
 # What another replica committed and did not live to publish is found after at most this long.
 IDLE_SECONDS = 1.0
 STREAM_CHECK_SECONDS = 30.0
+# Rows of one step in which a stream is filled again: well within the limit of a statement.
+REBUILD_BATCH = 5_000
 STREAM_INFO_SECONDS = 5.0
 FAILURE_PAUSE_SECONDS = 1.0
 
@@ -86,7 +90,7 @@ class Relay:
         The rows stay locked while they are published, so that two replicas do not publish the same; a stuck publish
         ends by its own deadline, below the database's limit for an idle transaction.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("outbox") as connection:
             rows = (
                 await connection.execute(
                     select(OUTBOX.c.position, OUTBOX.c.subject, OUTBOX.c.headers, OUTBOX.c.data)
@@ -98,12 +102,7 @@ class Relay:
             ).all()
             if not rows:
                 return 0
-            await failpoint("outbox.before_publish")
-            results = await asyncio.gather(
-                *(self._publisher.publish(subject=row.subject, headers=row.headers, data=row.data) for row in rows),
-                return_exceptions=True,
-            )
-            await failpoint("outbox.after_publish")
+            results = await effect("outbox.publish", lambda: self._publish_all(rows))
             done = [row.position for row, result in zip(rows, results, strict=True) if result is None]
             if done:
                 await connection.execute(
@@ -118,6 +117,12 @@ class Relay:
             raise failures[0]
         return len(rows)
 
+    async def _publish_all(self, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[BaseException | None]:
+        return await asyncio.gather(
+            *(self._publisher.publish(subject=row.subject, headers=row.headers, data=row.data) for row in rows),
+            return_exceptions=True,
+        )
+
     async def _notice_new_streams(self) -> None:
         """Publish everything retained again when a stream was created anew: it lost what it held."""
         now = asyncio.get_running_loop().time()
@@ -125,22 +130,57 @@ class Relay:
             return
         for stream in sorted(set(self._outbox.streams.values())):
             created = await self._stream_created(stream)
-            async with self._database.transaction() as connection:
-                known = (
-                    await connection.execute(
-                        select(OUTBOX_STREAM.c.create_time).where(OUTBOX_STREAM.c.stream == stream).with_for_update()
-                    )
-                ).scalar_one_or_none()
-                if known == created:
-                    continue
+            known = await self._known(stream)
+            if known == created:
+                continue
+            if known is not None:
+                logger.warning("stream was created anew, publishing again what is retained", stream=stream)
+                await self._wait_again(stream)
+            # Only now is it known: who dies before lets the next one begin again, which repeats some under the same id.
+            async with self._database.transaction("outbox.streams") as connection:
                 statement = insert(OUTBOX_STREAM).values(stream=stream, create_time=created)
                 await connection.execute(
                     statement.on_conflict_do_update(index_elements=["stream"], set_={"create_time": created})
                 )
-                if known is not None:
-                    logger.warning("stream was created anew, publishing again what is retained", stream=stream)
-                    await connection.execute(update(OUTBOX).where(OUTBOX.c.stream == stream).values(publish_time=None))
         self._next_check = now + STREAM_CHECK_SECONDS
+
+    async def _known(self, stream: str) -> datetime | None:
+        async with self._database.transaction() as connection:
+            query = select(OUTBOX_STREAM.c.create_time).where(OUTBOX_STREAM.c.stream == stream)
+            return (await connection.execute(query)).scalar_one_or_none()
+
+    async def _wait_again(self, stream: str) -> None:
+        """Let all that was published before now wait again, in steps: a month of it is too much for one statement.
+
+        What begins to be published after now goes to the new stream and is left alone. What is just being published
+        has no time yet; it is locked, so that its step waits for it.
+        """
+        async with self._database.transaction() as connection:
+            began, last = (await connection.execute(select(func.now(), func.max(OUTBOX.c.position)))).one()
+        position = 0
+        while position < (last or 0):
+            step = (
+                select(OUTBOX.c.position)
+                .where(OUTBOX.c.position > position, OUTBOX.c.position <= last)
+                .order_by(OUTBOX.c.position)
+                .limit(REBUILD_BATCH)
+                .subquery()
+            )
+            async with self._database.transaction("outbox.rebuild") as connection:
+                end = (await connection.execute(select(func.max(step.c.position)))).scalar_one_or_none()
+                if end is None:
+                    break
+                await connection.execute(
+                    update(OUTBOX)
+                    .where(
+                        OUTBOX.c.stream == stream,
+                        OUTBOX.c.position > position,
+                        OUTBOX.c.position <= end,
+                        or_(OUTBOX.c.publish_time.is_(None), OUTBOX.c.publish_time <= began),
+                    )
+                    .values(publish_time=None)
+                )
+            position = end
 
     async def _stream_created(self, stream: str) -> datetime:
         try:

@@ -138,7 +138,7 @@ class ServiceSettings(Settings):
     keyferry_otlp_endpoint: str | None = Field(default=None, description="OTLP gRPC collector for traces, host:port.")
     keyferry_failpoints: str = Field(
         default="",
-        description="Named faults for tests, name=action separated by semicolons; empty in production.",
+        description="Named faults for tests, name=action separated by semicolons, read at start; empty in production.",
     )
     keyferry_drain_seconds: float = Field(
         default=10.0,

@@ -4,6 +4,7 @@ from functools import partial
 
 from chassis.consumer import Consumer
 from chassis.database import Database
+from chassis.dead_letters import DeadLetterWatch
 from chassis.housekeeping import Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.process import Process, run_process
@@ -40,6 +41,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("appender", appender.run)
     process.spawn("event recorder", consumer.run)
     process.spawn("housekeeping", Housekeeper(database).run)
+    process.spawn("dead letters", DeadLetterWatch(database, [CONSUMER]).run)
     process.check("database", database.ping)
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,
