@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from sandbox.processes import SHORT_BOUNDS
+from sandbox.processes import SHORT_BOUNDS, SHORT_PATIENCE
 from sandbox.setup import Setup
 
 
@@ -24,3 +24,6 @@ def announce(console: Console, setup: Setup) -> None:
     else:
         seconds = sum(int(SHORT_BOUNDS[name]) for name in ("KINGUIN_COMMIT_BOUND", "KINGUIN_SEARCH_LAG_BOUND"))
         console.print(f"Bounds are short here: an order in doubt is settled after {seconds} s instead of 3 minutes.")
+        name = "KEYFERRY_STOCK_PATIENCE_SECONDS"
+        patience = setup.given.get(name) or SHORT_PATIENCE[name]
+        console.print(f"So is patience: what is sold out has {patience} s to come back instead of half an hour.")

@@ -61,12 +61,15 @@ def run(
     log_level: LogLevel = "info",
     *,
     traces: Annotated[bool, typer.Option("--traces", help="Write the services' spans below `traces`.")] = False,
+    failpoints: Annotated[
+        bool, typer.Option("--failpoints", help="For tests: services read the faults planned below `failpoints`.")
+    ] = False,
     sample: Annotated[
         bool | None, typer.Option(help="Place an order for alice; by default only where buying costs nothing.")
     ] = None,
 ) -> None:
     """Start everything, place a sample order, and keep it running until Ctrl-C."""
-    options = Options(replicas=replicas, log_level=log_level, traces=traces)
+    options = Options(replicas=replicas, log_level=log_level, traces=traces, failpoints=failpoints)
     _finish(_run(Layout(folder.resolve()), options, sample=sample))
 
 

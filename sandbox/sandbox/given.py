@@ -1,7 +1,7 @@
 """Parts of the system that the environment names: the given one is used, and the sandbox starts none of its own."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,13 @@ _COMPANIONS: Mapping[str, tuple[str, ...]] = {
     "OIDC_ISSUER": ("OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_AUDIENCE"),
 }
 # Passed on as they are when they are given.
-_OPTIONAL = ("KINGUIN_AUTH", "KINGUIN_COMMIT_BOUND", "KINGUIN_SEARCH_LAG_BOUND", "KINGUIN_TIMEOUT")
+SUPPLIER_CHOICES = ("KINGUIN_AUTH", "KINGUIN_COMMIT_BOUND", "KINGUIN_SEARCH_LAG_BOUND", "KINGUIN_TIMEOUT")
+SHOP_CHOICES = (
+    "KEYFERRY_STOCK_PATIENCE_SECONDS",
+    "KEYFERRY_PURCHASE_ATTEMPTS",
+    "KEYFERRY_WHEN_REFUSED",
+    "KEYFERRY_REPORT_GRACE_SECONDS",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,10 @@ class Given:
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
+
+    def chosen(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return those of the settings that are given."""
+        return {name: self.values[name] for name in names if name in self.values}
 
     def get(self, name: str) -> str | None:
         """Return a given setting; None when it is the sandbox's to choose."""
@@ -50,7 +60,7 @@ class Given:
                 if companion is None:
                     raise GivenIncomplete(f"{address} is set, so {name} has to be set as well")
                 values[name] = companion
-        for name in _OPTIONAL:
+        for name in (*SUPPLIER_CHOICES, *SHOP_CHOICES):
             value = _value(environment, name)
             if value is not None:
                 values[name] = value

@@ -68,6 +68,10 @@ class Layout:
         """Return the log of one process."""
         return self.folder / "logs" / f"{name}.log"
 
+    def failpoints(self, name: str) -> Path:
+        """Return the file of the faults that a test has planned for one service."""
+        return self.folder / "failpoints" / name
+
     def trace(self, name: str) -> Path:
         """Return the file of one service's spans."""
         return self.folder / "traces" / f"{name}.jsonl"

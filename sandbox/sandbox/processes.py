@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from sandbox.given import SHOP_CHOICES, SUPPLIER_CHOICES
 from sandbox.setup import AUDIENCE, BUCKET, CLIENT_ID, Setup, replica_names
 
 Settings = Mapping[str, str]
@@ -16,6 +17,8 @@ SHORT_BOUNDS: Settings = {
     "KEYFERRY_POLL_FIRST_SECONDS": "0.5",
     "KEYFERRY_POLL_MAX_SECONDS": "5",
 }
+# A real shop waits half an hour; the simulator's stock changes when it is told to.
+SHORT_PATIENCE: Settings = {"KEYFERRY_STOCK_PATIENCE_SECONDS": "3"}
 # Long enough for what is in flight here; Ctrl-C should feel like one.
 _DRAIN_SECONDS = "5"
 
@@ -73,6 +76,8 @@ def _service(setup: Setup, replica: str, identity: str) -> dict[str, str]:
     }
     if setup.options.traces:
         settings["KEYFERRY_TRACE_FILE"] = str(setup.layout.trace(replica))
+    if setup.options.failpoints:
+        settings["KEYFERRY_FAILPOINTS_FILE"] = setup.failpoints(replica)
     return settings
 
 
@@ -109,21 +114,18 @@ def _vault(setup: Setup, replica: str) -> Settings:
 def _kinguin_gateway(setup: Setup, replica: str) -> Settings:
     # With a real supplier its real bounds hold: short ones could buy twice.
     bounds: Settings = {} if "KINGUIN_BASE" in setup.given else SHORT_BOUNDS
-    chosen = {name: value for name in _SUPPLIER_CHOICES if (value := setup.given.get(name)) is not None}
     return {
         **_grpc_service(setup, replica, "kinguin-gateway", "kinguin"),
         "KINGUIN_BASE": setup.kinguin_url,
         "KINGUIN_API_KEY": setup.setting("KINGUIN_API_KEY"),
         "KEYFERRY_VAULT_ADDRESS": setup.grpc_addresses("vault"),
         **bounds,
-        **chosen,
+        **setup.given.chosen(SUPPLIER_CHOICES),
     }
 
 
-_SUPPLIER_CHOICES = ("KINGUIN_AUTH", "KINGUIN_COMMIT_BOUND", "KINGUIN_SEARCH_LAG_BOUND", "KINGUIN_TIMEOUT")
-
-
 def _fulfillment(setup: Setup, replica: str) -> Settings:
+    patience: Settings = {} if "KINGUIN_BASE" in setup.given else SHORT_PATIENCE
     return {
         **_grpc_service(setup, replica, "fulfillment", "fulfillment"),
         "KEYFERRY_KINGUIN_ADDRESS": setup.grpc_addresses("kinguin-gateway"),
@@ -131,6 +133,8 @@ def _fulfillment(setup: Setup, replica: str) -> Settings:
         "SMTP_URL": setup.smtp_url,
         "KEYFERRY_MAIL_FROM": "Keyferry <keys@example.com>",
         "PUBLIC_URL": setup.public_url,
+        **patience,
+        **setup.given.chosen(SHOP_CHOICES),
     }
 
 

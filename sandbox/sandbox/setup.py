@@ -32,6 +32,8 @@ class Options:
     replicas: int = 1
     log_level: str = "info"
     traces: bool = False
+    failpoints: bool = False
+    """Whether each service reads a plan of faults when it starts; what dies of one is started again at once."""
 
 
 class Setup:
@@ -128,6 +130,13 @@ class Setup:
     def kinguin_control_url(self) -> str:
         """Where the simulator is told to misbehave; empty when the supplier is given."""
         return "" if "KINGUIN_BASE" in self.given else f"http://{self.address('kinguin.control')}"
+
+    def failpoints(self, replica: str) -> str:
+        """Return the file with the faults that are planned for one process; made empty where there is none."""
+        file = self.layout.failpoints(replica)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        return str(file)
 
     def setting(self, name: str, own: str | None = None) -> str:
         """Return a setting as given, else the sandbox's own value or secret of that name."""

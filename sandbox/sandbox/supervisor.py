@@ -145,6 +145,8 @@ class Supervisor:
 
     async def _restart(self, node: Node, health: _Health) -> None:
         seconds = health.backoff(time.monotonic())
+        if self._setup.options.failpoints:
+            seconds = FIRST_BACKOFF_SECONDS
         self._tell(f"{node.name} has ended; it is started again in {seconds:.1f} s")
         await asyncio.sleep(seconds)
         if self._stopping:

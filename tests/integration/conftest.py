@@ -2,12 +2,27 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from chassis.database import Database
+from chassis.outbox import Outbox
+from fulfillment.adapters.orders import PostgresOrders
+from fulfillment.adapters.payments import PostgresPayments
+from fulfillment.ports.orders import Orders
 from sandbox.pki import Identity, ensure_pki
 from sandbox.servers.nats import NatsServer
 from sandbox.servers.postgres import PostgresServer
 from sandbox.servers.s3 import S3Server
 
-from tests.integration.real_servers import SUPERUSER_PASSWORD, Postgres, fresh_streams, provision_roles
+from tests.integration.fulfillment_rows import Ports
+from tests.integration.real_servers import (
+    REPOSITORY,
+    SUPERUSER_PASSWORD,
+    OneDatabase,
+    Postgres,
+    fresh_streams,
+    provision_roles,
+)
+from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.memory_payments import MemoryPayments
 
 S3_ACCESS_KEY_ID = "access-key-of-the-tests"
 S3_SECRET_ACCESS_KEY = "secret-key-of-the-tests"
@@ -64,3 +79,35 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Identity]:
     """Give one identity for each service and the shop, from one authority."""
     return ensure_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+async def fulfillment_database(postgres: Postgres) -> OneDatabase:
+    return await postgres.make_database("fulfillment", REPOSITORY / "services" / "fulfillment" / "migrations")
+
+
+@pytest.fixture
+async def postgres_ports(fulfillment_database: OneDatabase) -> AsyncIterator[Ports]:
+    async with Database.open(fulfillment_database.service_url, application="test") as database:
+        orders = PostgresOrders(database, Outbox({"fulfillment": "FULFILLMENT", "audit": "AUDIT"}))
+        yield Ports(orders, PostgresPayments(database))
+
+
+@pytest.fixture
+def postgres_orders(postgres_ports: Ports) -> PostgresOrders:
+    assert isinstance(postgres_ports.orders, PostgresOrders)
+    return postgres_ports.orders
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def ports(request: pytest.FixtureRequest, postgres_ports: Ports) -> Ports:
+    """Give the rows of fulfillment as PostgreSQL keeps them, and as the memory of unit tests does."""
+    if request.param == "postgres":
+        return postgres_ports
+    memory = MemoryOrders()
+    return Ports(memory, MemoryPayments(memory))
+
+
+@pytest.fixture
+def orders(ports: Ports) -> Orders:
+    return ports.orders

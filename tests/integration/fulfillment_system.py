@@ -1,17 +1,15 @@
-"""What fulfillment runs against: kinguin-gateway and vault that count, a mail server, PostgreSQL and NATS."""
+"""What fulfillment runs against: neighbours that count, a mail server, PostgreSQL and NATS."""
 
 import asyncio
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from chassis.channel import open_channel
 from chassis.errors import RemoteError
 from chassis.events import Event
@@ -21,18 +19,18 @@ from chassis.server import GrpcServer
 from chassis.tls import TlsFiles
 from fulfillment.__main__ import assemble
 from fulfillment.config import Settings
+from fulfillment.facts import timestamp
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
 from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
 from keyferry.fulfillment.v1 import fulfillment_pb2
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as pb
 from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceStub
 from keyferry.kinguin.v1 import kinguin_service_pb2 as kinguin_pb
-from keyferry.kinguin.v1.kinguin_service_pb2_grpc import KinguinServiceServicer, add_KinguinServiceServicer_to_server
+from keyferry.kinguin.v1.kinguin_service_pb2_grpc import add_KinguinServiceServicer_to_server
 from keyferry.type.v1 import actor_pb2, money_pb2
 from keyferry.vault.v1 import vault_service_pb2 as vault_pb
-from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceServicer, add_VaultServiceServicer_to_server
+from keyferry.vault.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
 from sandbox.mailbox.behavior import Behavior
 from sandbox.mailbox.smtp import serve_smtp
 from sandbox.mailbox.store import Mailstore
@@ -40,6 +38,7 @@ from sandbox.mailbox.store import Message as Mail
 from sandbox.pki import Identity
 from sandbox.ports import HOST, free_port
 
+from tests.integration.fulfillment_neighbours import CountingKinguin, CountingVault
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, ServiceProcess, eventually, fetch
 
 if TYPE_CHECKING:
@@ -54,120 +53,7 @@ ALICE = actor_pb2.Actor(
     user_agent="Browser/1.0",
 )
 BOB = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id="bob")
-UNKNOWN_PRODUCT = "product-unknown"
 PUBLIC_URL = "https://shop.example"
-
-
-def unavailable() -> RemoteError:
-    return RemoteError("not now", code=grpc.StatusCode.UNAVAILABLE, reason="SUPPLIER_UNAVAILABLE")
-
-
-def paused(seconds: float) -> RemoteError:
-    wait = timedelta(seconds=seconds)
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    return RemoteError("nobody buys", code=code, reason="BUYING_PAUSED", retry_after=wait)
-
-
-def in_doubt(seconds: float | None = None) -> RemoteError:
-    wait = None if seconds is None else timedelta(seconds=seconds)
-    return RemoteError("nobody knows", code=grpc.StatusCode.ABORTED, reason="PURCHASE_IN_DOUBT", retry_after=wait)
-
-
-def failed(reason: str, **metadata: str) -> RemoteError:
-    return RemoteError("no", code=grpc.StatusCode.FAILED_PRECONDITION, reason=reason, metadata=metadata)
-
-
-@dataclass
-class CountingKinguin(KinguinServiceServicer):
-    """Sells each purchase once and delivers it, unless it is paused. What is queued is answered first.
-
-    `seconds` is how long each answer takes.
-    """
-
-    sold: dict[str, kinguin_pb.PlaceOrderRequest] = field(default_factory=dict)
-    customers: dict[str, str] = field(default_factory=dict)
-    placing: list[Exception] = field(default_factory=list)
-    collecting: list[Exception] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    is_paused: bool = False
-    withheld: int = 0
-    held: int = 0
-    state: kinguin_pb.SupplierOrderState.ValueType = kinguin_pb.SUPPLIER_ORDER_STATE_COMPLETED
-
-    async def PlaceOrder(  # noqa: N802 # the name in the contract
-        self, request: kinguin_pb.PlaceOrderRequest, _context: Any
-    ) -> kinguin_pb.PlaceOrderResponse:
-        self.asked[request.external_id] += 1
-        await asyncio.sleep(self.seconds)
-        if self.placing:
-            raise self.placing.pop(0)
-        if self.is_paused:
-            raise paused(seconds=3600)
-        assert self.sold.setdefault(request.external_id, request) == request
-        return kinguin_pb.PlaceOrderResponse(purchase=self._purchase(request))
-
-    async def CollectKeys(  # noqa: N802 # the name in the contract
-        self, request: kinguin_pb.CollectKeysRequest, _context: Any
-    ) -> kinguin_pb.CollectKeysResponse:
-        await asyncio.sleep(self.seconds)
-        if self.collecting:
-            raise self.collecting.pop(0)
-        bought = self.sold[request.external_id]
-        self.customers[request.external_id] = request.customer_id
-        keys = [
-            kinguin_pb.KeyRef(key_id=f"{bought.external_id}-{no}", content_type="text/plain", held=no < self.held)
-            for no in range(bought.quantity - self.withheld)
-        ]
-        return kinguin_pb.CollectKeysResponse(purchase=self._purchase(bought), keys=keys)
-
-    async def GetProduct(  # noqa: N802 # the name in the contract
-        self, request: kinguin_pb.GetProductRequest, _context: Any
-    ) -> kinguin_pb.GetProductResponse:
-        if request.product_id == UNKNOWN_PRODUCT:
-            raise RemoteError("none", code=grpc.StatusCode.NOT_FOUND, reason="PRODUCT_UNKNOWN")
-        return kinguin_pb.GetProductResponse(product=kinguin_pb.Product(product_id=request.product_id))
-
-    def _purchase(self, bought: kinguin_pb.PlaceOrderRequest) -> kinguin_pb.Purchase:
-        return kinguin_pb.Purchase(
-            external_id=bought.external_id,
-            supplier_order_id=f"PHS-{bought.external_id[-6:]}",
-            state=kinguin_pb.PURCHASE_STATE_PLACED,
-            supplier_order_state=self.state,
-            quantity=bought.quantity,
-            product_name="Lantern Hollow",
-            charged_amount=money_pb2.Money(currency_code="EUR", minor_units=749),
-        )
-
-
-@dataclass
-class CountingVault(VaultServiceServicer):
-    """Opens every key it is asked for."""
-
-    links: list[vault_pb.CreateDownloadLinkRequest] = field(default_factory=list)
-    reveals: list[vault_pb.RevealKeyRequest] = field(default_factory=list)
-    failing: list[Exception] = field(default_factory=list)
-
-    async def CreateDownloadLink(  # noqa: N802 # the name in the contract
-        self, request: vault_pb.CreateDownloadLinkRequest, _context: Any
-    ) -> vault_pb.CreateDownloadLinkResponse:
-        if self.failing:
-            raise self.failing.pop(0)
-        self.links.append(request)
-        return vault_pb.CreateDownloadLinkResponse(
-            url="https://r2.example/keys/1?signed",
-            expire_time=stamp(datetime(2026, 1, 2, tzinfo=UTC)),
-            content_key_jwe="content.key.jwe",
-            object_sha256=bytes(32),
-        )
-
-    async def RevealKey(  # noqa: N802 # the name in the contract
-        self, request: vault_pb.RevealKeyRequest, _context: Any
-    ) -> vault_pb.RevealKeyResponse:
-        if self.failing:
-            raise self.failing.pop(0)
-        self.reveals.append(request)
-        return vault_pb.RevealKeyResponse(key_jwe="key.jwe")
 
 
 @dataclass
@@ -347,12 +233,6 @@ class Replica:
         return self.process is not None and self.process.is_running
 
 
-def stamp(moment: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
-
-
 def an_order(order_id: str, quantity: int = 1, *, customer_id: str = "alice") -> fulfillment_pb2.Order:
     return fulfillment_pb2.Order(
         order_id=order_id,
@@ -377,7 +257,7 @@ def a_payment(order_id: str, cents: int = 1000, **changes: Any) -> fulfillment_p
         "order_id": order_id,
         "provider": "stripe",
         "amount": money_pb2.Money(currency_code="EUR", minor_units=cents),
-        "confirm_time": stamp(datetime(2026, 1, 2, tzinfo=UTC)),
+        "confirm_time": timestamp(datetime(2026, 1, 2, tzinfo=UTC)),
         **changes,
     }
     return fulfillment_pb2.Payment(**fields)

@@ -1,14 +1,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import chassis.consumer
 import chassis.outbox
 import pytest
 import yaml
-from chassis.consumer import MOST_DEAD_IN_A_ROW, Consumer, GroupFunction, Handler, HandlerFunction
+from chassis.consumer import MOST_DEAD_IN_A_ROW
 from chassis.database import Database
 from chassis.errors import InvalidRequest, ServiceUnavailable
 from chassis.events import Event
@@ -19,9 +19,21 @@ from chassis.streams import apply_streams
 from keyferry.type.v1 import money_pb2
 from nats.aio.client import Client
 from sandbox.servers.nats import NatsServer
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tests.integration.chassis_events import (
+    CONSUMER,
+    MIGRATION,
+    SUBJECT,
+    an_event,
+    background,
+    consuming,
+    dead_letters,
+    effects,
+    publish,
+    store_effect,
+    wait_for_effects,
+)
 from tests.integration.real_servers import (
     DECLARED_STREAMS,
     OneDatabase,
@@ -30,20 +42,6 @@ from tests.integration.real_servers import (
     fetch,
     fresh_streams,
 )
-
-CONSUMER = "fulfillment-payments"
-SUBJECT = "payments.confirmed"
-MIGRATION = """
-from alembic import op
-from chassis.tables import create_chassis_tables_v1
-revision = "0001"
-down_revision = None
-def upgrade():
-    for statement in create_chassis_tables_v1("audit_service"):
-        op.execute(statement)
-    op.execute("CREATE TABLE effect (effect_id bigint GENERATED ALWAYS AS IDENTITY, event_id text, minor_units bigint)")
-    op.execute("GRANT SELECT, INSERT ON effect TO audit_service")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -80,72 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chassis.outbox, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(chassis.outbox, "STREAM_CHECK_SECONDS", 0.3)
     monkeypatch.setattr(chassis.outbox, "FAILURE_PAUSE_SECONDS", 0.1)
-
-
-def an_event(number: int, *, event_id: str = "") -> Event:
-    return Event.of(
-        money_pb2.Money(currency_code="EUR", minor_units=number),
-        event_id=event_id or f"event-{number}",
-        subject=SUBJECT,
-        source="shop",
-        about=str(number),
-        time=datetime.now(UTC),
-    )
-
-
-async def store_effect(event: Event, body: money_pb2.Money, connection: AsyncConnection) -> None:
-    await connection.execute(
-        text("INSERT INTO effect (event_id, minor_units) VALUES (:event_id, :minor_units)"),
-        {"event_id": event.event_id, "minor_units": body.minor_units},
-    )
-
-
-@asynccontextmanager
-async def consuming(
-    client: Client,
-    database: Database,
-    function: HandlerFunction[money_pb2.Money] = store_effect,
-    group: GroupFunction[money_pb2.Money] | None = None,
-) -> AsyncIterator[None]:
-    handlers = {"keyferry.type.v1.Money": Handler(money_pb2.Money, function, group)}
-    consumer = Consumer(client=client, database=database, stream="PAYMENTS", name=CONSUMER, handlers=handlers)
-    async with background(consumer.run()):
-        yield
-
-
-@asynccontextmanager
-async def background(*loops: "object") -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(loop) for loop in loops]  # type: ignore[call-overload] # coroutines of endless loops
-    try:
-        yield
-        for task in tasks:
-            assert not task.done(), "a loop that should go on for ever has ended"
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def publish(client: Client, events: Sequence[Event], *, deduplicate: bool = True) -> None:
-    publisher = Publisher(client)
-    for event in events:
-        headers = event.headers()
-        if not deduplicate:
-            # As after JetStream's own window, or from a publisher that sets none.
-            del headers["Nats-Msg-Id"]
-        await publisher.publish(subject=event.subject, headers=headers, data=event.data)
-
-
-async def effects(made: OneDatabase) -> list[int]:
-    return [row["minor_units"] for row in await fetch(made.superuser_url, "SELECT minor_units FROM effect")]
-
-
-async def wait_for_effects(made: OneDatabase, expected: Sequence[int]) -> None:
-    async def there() -> bool:
-        return len(await effects(made)) >= len(expected)
-
-    await eventually(there)
-    assert sorted(await effects(made)) == list(expected)
+    monkeypatch.setattr(chassis.outbox, "REBUILD_BATCH", 3)
 
 
 async def stream_count(client: Client, stream: str = "PAYMENTS") -> int:
@@ -289,10 +222,6 @@ class TestConsumer:
             configure_failpoints("")
 
 
-async def dead_letters(made: OneDatabase, count: int) -> bool:
-    return len(await fetch(made.superuser_url, "TABLE dead_letter")) >= count
-
-
 async def all_acknowledged(client: Client) -> bool:
     info = await client.jetstream().consumer_info("PAYMENTS", CONSUMER)
     return not info.num_ack_pending and not info.num_pending
@@ -370,6 +299,52 @@ class TestRelay:
             await eventually(lambda: all_acknowledged(client))
         assert sorted(await effects(made)) == list(range(11))
 
+    async def test_what_is_being_published_while_the_stream_is_noticed_is_published_again(
+        self, nats_server: NatsServer, client: Client, database: Database, outbox: Outbox, made: OneDatabase
+    ) -> None:
+        relay = Relay(database, outbox, client)
+        await self.enqueue(database, outbox, [an_event(number) for number in range(7)])
+        await relay._notice_new_streams()
+        relay._next_check = 0.0
+        other = await asyncpg.connect(made.superuser_url)
+        try:
+            # Another replica has published to the old stream and not yet committed that it has.
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("UPDATE outbox SET publish_time = now()")
+            await fresh_streams(nats_server)
+            noticing = asyncio.create_task(relay._notice_new_streams())
+
+            async def waits() -> bool:
+                blocked = "SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+                return bool(await fetch(made.superuser_url, blocked))
+
+            await eventually(waits)
+            await transaction.commit()
+        finally:
+            await other.close()
+        await noticing
+        assert len(await fetch(made.superuser_url, "SELECT FROM outbox WHERE publish_time IS NULL")) == 7
+
+    async def test_who_dies_while_a_stream_is_filled_again_leaves_it_to_be_noticed(
+        self, nats_server: NatsServer, client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outbox = Outbox({"payments": "PAYMENTS"})
+        relay = Relay(database, outbox, client)
+        await self.enqueue(database, outbox, [an_event(number) for number in range(7)])
+        await relay._notice_new_streams()
+        assert await relay.publish_batch() == 7
+        await fresh_streams(nats_server)
+        relay._next_check = 0.0
+        with monkeypatch.context() as dying:
+            dying.setattr(relay, "_wait_again", die)
+            with pytest.raises(RuntimeError):
+                await relay._notice_new_streams()
+        assert await relay.publish_batch() == 0
+        await relay._notice_new_streams()
+        assert await relay.publish_batch() == 7
+        assert await stream_count(client) == 7
+
     async def test_the_first_look_at_a_stream_publishes_nothing_again(
         self, client: Client, database: Database, outbox: Outbox, made: OneDatabase
     ) -> None:
@@ -420,6 +395,10 @@ class TestRelay:
         )
         with pytest.raises(KeyError):
             await self.enqueue(database, outbox, [stray])
+
+
+async def die(_stream: str) -> None:
+    raise RuntimeError("the process died")
 
 
 async def holds(client: Client, count: int) -> bool:

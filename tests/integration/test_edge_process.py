@@ -83,6 +83,12 @@ class Servicer(stubs.FulfillmentServiceServicer):
     async def ConfirmPayment(self, request: messages.ConfirmPaymentRequest, context: object) -> Never:
         raise NotImplementedError
 
+    async def RefundPayment(self, request: messages.RefundPaymentRequest, context: object) -> Never:
+        raise NotImplementedError
+
+    async def CancelFulfillment(self, request: messages.CancelFulfillmentRequest, context: object) -> Never:
+        raise NotImplementedError
+
     async def RevealKey(self, request: messages.RevealKeyRequest, context: object) -> messages.RevealKeyResponse:
         return messages.RevealKeyResponse(key_jwe=await self.fake.reveal_key(wish(request)))
 

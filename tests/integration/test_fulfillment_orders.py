@@ -1,43 +1,36 @@
-"""Orders from their payment to the mail, whatever is away in between: replicas, supplier, mail server, processes."""
+"""Orders from their payment to the mail, whatever is away in between: replicas, supplier, mail server."""
 
 import asyncio
-import os
-import signal
-import uuid
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import fulfillment.__main__
 import pytest
 from chassis.jetstream import connect_nats
-from fulfillment import progress
+from fulfillment import progress, working
 from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentAccepted,
     FulfillmentKeyReady,
     FulfillmentNeedsAttention,
     FulfillmentPurchased,
     FulfillmentReady,
+    FulfillmentRefundRequested,
 )
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as pb
 from keyferry.kinguin.v1 import kinguin_service_pb2 as kinguin_pb
-from keyferry.type.v1 import actor_pb2
 from sandbox.mailbox.behavior import Mode
 from sandbox.pki import Identity
 
+from tests.integration.fulfillment_neighbours import failed, in_doubt, unavailable
 from tests.integration.fulfillment_system import (
-    ALICE,
     PUBLIC_URL,
     System,
     a_payment,
     an_order,
-    failed,
-    in_doubt,
     submitting,
-    unavailable,
 )
 from tests.integration.real_servers import Postgres, eventually
 
@@ -145,7 +138,7 @@ async def test_an_unavailable_gateway_holds_nothing_up_for_good(system: System) 
 
 
 async def test_a_refusal_is_told_with_its_line_and_never_asked_again(system: System) -> None:
-    system.kinguin.placing = [failed("PURCHASE_REFUSED", kind="ProductUnavailable")]
+    system.kinguin.placing = [failed("PURCHASE_REFUSED", kind="ConstraintViolation")]
     async with system.inside():
         await system.pay("order-1")
         await system.until("NEEDS_ATTENTION", "order-1")
@@ -154,9 +147,21 @@ async def test_a_refusal_is_told_with_its_line_and_never_asked_again(system: Sys
     message = FulfillmentNeedsAttention.FromString(attention)
     assert (message.item_id, message.reason) == ("item-1", "PURCHASE_REFUSED")
     (row,) = await system.rows("SELECT refusal, run_at FROM purchase")
-    assert (row["refusal"], row["run_at"]) == ("ProductUnavailable", None)
+    assert (row["refusal"], row["run_at"]) == ("ConstraintViolation", None)
     assert system.kinguin.asked.total() == 1
     assert not system.mails.list()
+
+
+async def test_what_may_pass_is_asked_for_again_under_another_reference(system: System) -> None:
+    system.kinguin.placing = [failed("PURCHASE_REFUSED", kind="ProductUnavailable")]
+    async with system.inside():
+        await system.pay("order-1")
+        await system.until("READY", "order-1")
+    first, second = await system.rows("SELECT external_id, state, refusal FROM purchase ORDER BY attempt")
+    assert (first["state"], first["refusal"]) == ("SUPERSEDED", "ProductUnavailable")
+    assert (second["state"], second["refusal"]) == ("READY", "")
+    assert system.kinguin.asked == {first["external_id"]: 1, second["external_id"]: 1}
+    assert not await system.told("fulfillment.needs_attention")
 
 
 @pytest.mark.parametrize("reason", ["KEY_UNREADABLE", "SOURCE_REF_CONFLICT", "PURCHASE_UNKNOWN", "PURCHASE_NOT_PLACED"])
@@ -169,16 +174,18 @@ async def test_keys_that_can_never_be_collected_are_for_a_human(system: System, 
     assert row["reason"] == ("PURCHASE_UNKNOWN" if reason.startswith("PURCHASE") else "KEY_UNREADABLE")
 
 
-async def test_a_canceled_rest_is_for_a_human_and_what_came_can_be_opened(system: System) -> None:
+async def test_a_canceled_rest_is_to_be_paid_back_and_what_came_can_be_opened(system: System) -> None:
     system.kinguin.withheld = 1
     system.kinguin.state = kinguin_pb.SUPPLIER_ORDER_STATE_CANCELED
     async with system.inside():
         await system.pay("order-1", quantity=2)
-        await system.until("NEEDS_ATTENTION", "order-1")
+        await system.until("PARTLY_CANCELED", "order-1")
         await system.until_mailed("order-1")
-    (row,) = await system.rows("SELECT reason FROM customer_order")
+    (row,) = await system.rows("SELECT reason FROM purchase")
     assert row["reason"] == "KEYS_MISSING"
     assert len(await system.rows("TABLE order_key")) == 1
+    (told,) = await system.told("fulfillment.refund_requested")
+    assert FulfillmentRefundRequested.FromString(told).amount.minor_units == 500
 
 
 async def test_keys_that_come_later_are_fetched_when_the_supplier_says_so(system: System) -> None:
@@ -291,7 +298,8 @@ async def test_two_replicas_do_the_work_once(system: System) -> None:
 
 @pytest.fixture
 def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "LEASE", timedelta(seconds=LEASE_SECONDS))
+    for module in (progress, working):
+        monkeypatch.setattr(module, "LEASE", timedelta(seconds=LEASE_SECONDS))
     monkeypatch.setattr(fulfillment.__main__, "EXTEND_SECONDS", LEASE_SECONDS / 4)
 
 
@@ -319,80 +327,3 @@ async def test_what_a_stopped_replica_had_is_taken_over_when_its_lease_ends(syst
         await system.until("READY", "order-1")
     assert set(system.kinguin.asked.values()) == {2}
     assert len(system.kinguin.sold) == 1
-
-
-# With processes of their own, since only a process can die.
-
-
-async def redeliver_soon(url: str) -> None:
-    """Have JetStream hand out again after 2 s, instead of 30 s, what a dead process did not acknowledge."""
-    async with connect_nats(url, name="test") as client:
-        context = client.jetstream()
-        config = (await context.consumer_info("PAYMENTS", "fulfillment-payments")).config
-        await context.add_consumer("PAYMENTS", replace(config, ack_wait=2))
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        "consumer.before_commit",
-        "consumer.after_commit",
-        "fulfillment.claim.before_commit",
-        "fulfillment.claim.after_commit",
-        "fulfillment.place.before_call",
-        "fulfillment.place.after_call",
-        "fulfillment.place.before_commit",
-        "fulfillment.collect.after_call",
-        "fulfillment.mail.after_send",
-    ],
-)
-async def test_a_replica_that_dies_at_any_step_is_followed_by_another(system: System, step: str) -> None:
-    await redeliver_soon(system.nats_url)
-    dying = system.start(failpoints=f"{step}=crash")
-    assert dying.process is not None
-    await system.pay("order-1", quantity=2)
-    await eventually(dying.process.has_ended)
-    assert dying.process.exit_status == 137
-    # The dead one's lease would be waited for; a test may end it.
-    await system.rows("UPDATE purchase SET run_at = now(), lease_until = NULL WHERE run_at IS NOT NULL")
-    await system.rows("UPDATE mail SET run_at = now() WHERE run_at IS NOT NULL")
-    async with system.inside():
-        await system.until("READY", "order-1")
-        mails = await system.until_mailed("order-1")
-    assert [request.quantity for request in system.kinguin.sold.values()] == [2]
-    assert len(await system.rows("TABLE order_key")) == 2
-    assert len(mails) == (2 if step == "fulfillment.mail.after_send" else 1)
-    assert len({str(mail.content["Message-ID"]) for mail in mails}) == 1
-
-
-async def test_a_replica_drains_and_ends_well(system: System) -> None:
-    replica = system.start()
-    assert replica.process is not None
-    await system.pay("order-1")
-    await system.until("READY", "order-1")
-    async with system.calling(replica, identity="edge") as edge:
-        watching = edge.WatchFulfillment(pb.WatchFulfillmentRequest(order_id="order-1", actor=ALICE))
-        assert (await anext(aiter(watching))).fulfillment.order_id == "order-1"
-        os.kill(replica.process.pid, signal.SIGTERM)
-        await eventually(replica.process.has_ended)
-    assert replica.process.exit_status == 0
-
-
-async def test_logs_and_events_name_nobody(system: System) -> None:
-    replica = system.start()
-    assert replica.process is not None
-    await system.pay("order-1")
-    await system.until_mailed("order-1")
-    async with system.calling(replica, identity="edge") as edge:
-        key_id = (await system.rows("SELECT key_id FROM order_key"))[0]["key_id"]
-        request = pb.RevealKeyRequest(
-            request_id=str(uuid.uuid4()), order_id="order-1", key_id=key_id, actor=ALICE, recipient_jwk=b'{"kty":"EC"}'
-        )
-        assert (await edge.RevealKey(request)).key_jwe == "key.jwe"
-    replica.process.stop()
-    said = replica.process.log.read_text(encoding="utf-8")
-    for word in ("alice", "192.0.2.7", "key.jwe", "kty"):
-        assert word not in said
-    events = b"".join(row["data"] for row in await system.rows("SELECT data FROM outbox"))
-    assert b"alice@example.com" not in events
-    assert system.vault.reveals[0].actor.type == actor_pb2.ACTOR_TYPE_CUSTOMER

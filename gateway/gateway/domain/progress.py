@@ -113,6 +113,10 @@ REASON_SENTENCES: Mapping[str, str] = {
         "Your order waits: we cannot order from our supplier at the moment. It goes on by itself as soon as we can, in "
         "the order in which orders came. Nothing was bought yet, and you need not do anything."
     ),
+    "WAITING_FOR_STOCK": (
+        "Your keys are sold out at our supplier at the moment. We look again all the time and buy them as soon as they "
+        "are there; you need not do anything."
+    ),
 }
 
 FINAL = frozenset({S.DELIVERED, S.CANCELED, S.REFUNDED})
@@ -132,7 +136,7 @@ def tell(order: Order) -> Progress:
     """Return what the customer reads about the order."""
     telling = TELLINGS[order.state]
     sentence = telling.sentence
-    if order.state in {S.NEEDS_ATTENTION, S.PURCHASING}:
+    if order.state in {S.NEEDS_ATTENTION, S.PENDING, S.PURCHASING}:
         sentence = REASON_SENTENCES.get(order.reason, sentence)
     return Progress(
         label=telling.label,

@@ -6,6 +6,7 @@ from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
+from chassis.dead_letters import DeadLetterDesk, DeadLetterWatch
 from chassis.housekeeping import Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.notifications import NotificationListener
@@ -15,26 +16,48 @@ from chassis.server import GrpcServer
 from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
 from chassis.worker import ClaimLoop
+from keyferry.fulfillment.v1.fulfillment_admin_service_pb2_grpc import (
+    add_FulfillmentAdminServiceServicer_to_server,
+)
 from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import add_FulfillmentServiceServicer_to_server
 
 from fulfillment.access import ACCESS
+from fulfillment.adapters.connection import CHANGED, DUE
 from fulfillment.adapters.kinguin_grpc import GrpcSupplier
+from fulfillment.adapters.ledgers_grpc import GrpcLedgers
 from fulfillment.adapters.orders import PostgresOrders
-from fulfillment.adapters.postgres import CHANGED, DUE
+from fulfillment.adapters.payments import PostgresPayments
+from fulfillment.adapters.reports import PostgresReports
 from fulfillment.adapters.smtp import SmtpMailer
 from fulfillment.adapters.vault_grpc import GrpcVault
+from fulfillment.admin_service import SERVICE_NAME as ADMIN_SERVICE_NAME
+from fulfillment.admin_service import FulfillmentAdminServicer
+from fulfillment.buying import Buyer
+from fulfillment.collecting import KeyCollector, Openings
 from fulfillment.config import Settings
 from fulfillment.consumer import EventHandlers
+from fulfillment.giving_up import GivingUp
 from fulfillment.intake import Intake
 from fulfillment.mailing import SEND_SECONDS, Letters, Mailing
+from fulfillment.moving import Mover
+from fulfillment.operating import Operating
+from fulfillment.payments import PaymentDesk, UnmatchedWatch
+from fulfillment.products import Products
 from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, Progress
 from fulfillment.reading import Reading
+from fulfillment.reconciling import REPORT_SECONDS, Reconciling
 from fulfillment.service import SERVICE_NAME, FulfillmentServicer
+from fulfillment.taking_back import Taker
 from fulfillment.watching import Watching
+from fulfillment.working import Bench
 
 # The supplier's pace is kept by kinguin-gateway; here it is only how much may be under way at once.
 PURCHASES_AT_ONCE = 64
+# Few, so that what others wait for is never behind many of these, neither here nor at the supplier.
+LATER_PURCHASES_AT_ONCE = 8
 MAILS_AT_ONCE = 4
+# A report that is asked for may wait so long before it is begun.
+LOOK_FOR_REPORTS_SECONDS = 5.0
 POOL_SIZE = 20
 
 
@@ -44,56 +67,101 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     url = settings.database_url.get_secret_value()
     database = await process.enter(Database.open(url, application="fulfillment", pool_size=POOL_SIZE))
     client = await process.enter(connect_nats(settings.nats_url, name="fulfillment"))
-    kinguin = await process.enter(open_channel(settings.keyferry_kinguin_address, peer="kinguin-gateway", tls=tls))
-    vault = await process.enter(open_channel(settings.keyferry_vault_address, peer="vault", tls=tls))
+    kinguin_channel = await process.enter(
+        open_channel(settings.keyferry_kinguin_address, peer="kinguin-gateway", tls=tls)
+    )
+    vault_channel = await process.enter(open_channel(settings.keyferry_vault_address, peer="vault", tls=tls))
     outbox = Outbox({"fulfillment": "FULFILLMENT", "audit": "AUDIT"})
     clock = SystemClock()
-    orders, supplier = PostgresOrders(database, outbox), GrpcSupplier(kinguin)
-    intake, progress = Intake(clock), Progress(orders, supplier, clock=clock)
+    orders, payments = PostgresOrders(database, outbox), PostgresPayments(database)
+    supplier, vault = GrpcSupplier(kinguin_channel), GrpcVault(vault_channel)
+    mover = Mover(settings.policy())
+    giving_up, products = GivingUp(mover), Products(supplier, clock)
+    intake, openings = Intake(giving_up, clock), Openings(mover, clock)
+    bench = Bench(orders, mover, clock)
+    progress = Progress(
+        bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier), Taker(bench, supplier, vault)
+    )
     mailer = SmtpMailer(settings.smtp_url.get_secret_value(), sender=settings.keyferry_mail_from)
     mailing = Mailing(orders, mailer, Letters(str(settings.public_url)), clock=clock)
     watching = Watching(orders)
     process.on_drain(watching.end)
-    handlers = EventHandlers(orders.within, intake, progress, clock=clock)
-    buying = ClaimLoop(
-        "purchases",
-        claim=progress.claim,
+    handlers = EventHandlers(orders.within, intake, openings, clock=clock)
+    loop = partial(
+        ClaimLoop,
         handle=progress.act,
         handle_seconds=ACT_SECONDS,
-        concurrency=PURCHASES_AT_ONCE,
         extend=progress.extend,
         extend_seconds=EXTEND_SECONDS,
     )
+    first = loop("purchases", claim=progress.claim_first, concurrency=PURCHASES_AT_ONCE)
+    later = loop("purchases of many", claim=progress.claim_later, concurrency=LATER_PURCHASES_AT_ONCE)
     mails = ClaimLoop(
         "mails", claim=mailing.claim, handle=mailing.send, handle_seconds=SEND_SECONDS, concurrency=MAILS_AT_ONCE
     )
 
     def wake(_payload: str) -> None:
-        buying.wakeup.set()
-        mails.wakeup.set()
+        for each in (first, later, mails):
+            each.wakeup.set()
 
-    consume = partial(Consumer, client=client, database=database)
-    payments = consume(stream="PAYMENTS", name="fulfillment-payments", handlers=handlers.payments())
-    changes = consume(stream="KINGUIN", name="fulfillment-kinguin", handlers=handlers.supplier())
-    openings = consume(stream="VAULT", name="fulfillment-vault", handlers=handlers.vault())
-    process.spawn("payments", payments.run)
-    process.spawn("supplier changes", changes.run)
-    process.spawn("openings", openings.run)
-    process.spawn("purchases", buying.run)
+    consumed = {
+        "fulfillment-payments": ("PAYMENTS", handlers.payments()),
+        "fulfillment-kinguin": ("KINGUIN", handlers.supplier()),
+        "fulfillment-vault": ("VAULT", handlers.vault()),
+    }
+    for name, (stream, handled) in consumed.items():
+        consumer = Consumer(client=client, database=database, stream=stream, name=name, handlers=handled)
+        process.spawn(name, consumer.run)
+    process.spawn("purchases", first.run)
+    process.spawn("purchases of many", later.run)
     process.spawn("mails", mails.run)
     process.spawn("notifications", NotificationListener(url, {CHANGED: watching.changed, DUE: wake}).run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database).run)
+    limits = settings.limits()
+    reports = PostgresReports(database, outbox, clock=clock, limits=limits)
+    reconciling = Reconciling(reports, GrpcLedgers(kinguin_channel, vault_channel), clock=clock, limits=limits)
+    comparing = ClaimLoop(
+        "reconciliation",
+        claim=reconciling.claim,
+        handle=reconciling.work,
+        handle_seconds=REPORT_SECONDS,
+        concurrency=1,
+        idle_seconds=LOOK_FOR_REPORTS_SECONDS,
+    )
+    process.spawn("reconciliation", comparing.run)
+    process.spawn("unmatched payments", UnmatchedWatch(payments, clock).run)
+    process.spawn("dead letters", DeadLetterWatch(database, consumed).run)
     process.check("database", database.ping)
+    operating = Operating(orders, mover, giving_up, supplier, vault, clock=clock)
     servicer = FulfillmentServicer(
-        orders, intake, Reading(orders, clock=clock), watching, supplier=supplier, vault=GrpcVault(vault)
+        orders,
+        intake=intake,
+        reading=Reading(orders, clock=clock),
+        watching=watching,
+        operating=operating,
+        products=products,
+        vault=vault,
+    )
+    admin = FulfillmentAdminServicer(
+        orders,
+        operating=operating,
+        payments=PaymentDesk(payments),
+        reports=reports,
+        clock=clock,
+        dead_letters=DeadLetterDesk(database, {name: handled for name, (_, handled) in consumed.items()}),
+        within=orders.within,
+        vault=vault,
     )
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,
         tls=tls,
         access=ACCESS,
-        services=[SERVICE_NAME],
-        registrars=[partial(add_FulfillmentServiceServicer_to_server, servicer)],
+        services=[SERVICE_NAME, ADMIN_SERVICE_NAME],
+        registrars=[
+            partial(add_FulfillmentServiceServicer_to_server, servicer),
+            partial(add_FulfillmentAdminServiceServicer_to_server, admin),
+        ],
     )
 
 

@@ -8,15 +8,15 @@ from chassis.consumer import Handler
 from chassis.events import Event
 from chassis.validation import Faults
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
-from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
+from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed, PaymentRefunded
 from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fulfillment.convert import order_digest, order_from_proto, payment_from_proto
+from fulfillment.collecting import Openings
+from fulfillment.convert import order_digest, order_from_proto, payment_from_proto, refund_from_proto
 from fulfillment.domain.model import ExternalId, KeyId
 from fulfillment.intake import Intake
 from fulfillment.ports.orders import OrderTransaction
-from fulfillment.progress import Progress
 
 Within = Callable[[AsyncConnection], OrderTransaction]
 
@@ -24,15 +24,18 @@ Within = Callable[[AsyncConnection], OrderTransaction]
 class EventHandlers:
     """Handlers, each within the transaction that also writes the inbox."""
 
-    def __init__(self, within: Within, intake: Intake, progress: Progress, *, clock: Clock) -> None:
+    def __init__(self, within: Within, intake: Intake, openings: Openings, *, clock: Clock) -> None:
         self._within = within
         self._intake = intake
-        self._progress = progress
+        self._openings = openings
         self._clock = clock
 
     def payments(self) -> Mapping[str, Handler[Any]]:
         """Return the handlers of the stream PAYMENTS."""
-        return {PaymentConfirmed.DESCRIPTOR.full_name: Handler(PaymentConfirmed, self._payment_confirmed)}
+        return {
+            PaymentConfirmed.DESCRIPTOR.full_name: Handler(PaymentConfirmed, self._payment_confirmed),
+            PaymentRefunded.DESCRIPTOR.full_name: Handler(PaymentRefunded, self._payment_refunded),
+        }
 
     def supplier(self) -> Mapping[str, Handler[Any]]:
         """Return the handlers of the stream KINGUIN."""
@@ -57,6 +60,12 @@ class EventHandlers:
             await self._intake.take_order(transaction, order, order_digest(body.order))
         await self._intake.take_payment(transaction, payment, telling=event.event_id)
 
+    async def _payment_refunded(self, event: Event, body: PaymentRefunded, connection: AsyncConnection) -> None:
+        faults = Faults()
+        refund = refund_from_proto(body.refund, faults)
+        faults.raise_if_any()
+        await self._intake.take_refund(self._within(connection), refund, telling=event.event_id)
+
     async def _order_changed(self, _event: Event, body: KinguinOrderChanged, connection: AsyncConnection) -> None:
         await self._within(connection).hasten(ExternalId(body.external_id), now=self._clock.now())
 
@@ -68,4 +77,4 @@ class EventHandlers:
         await self._within(connection).hasten(ExternalId(body.external_id), now=due)
 
     async def _key_opened(self, _event: Event, body: VaultKeyOpened, connection: AsyncConnection) -> None:
-        await self._progress.key_opened(self._within(connection), KeyId(body.key_id))
+        await self._openings.key_opened(self._within(connection), KeyId(body.key_id))

@@ -37,3 +37,73 @@ class KeyNotFound(KeyferryError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "KEY_NOT_FOUND"
+
+
+class RefundReused(KeyferryError):
+    """The refund is known with other content; nothing was stored."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = "REFUND_REUSED"
+
+
+class NothingToCancel(KeyferryError):
+    """Nothing of the order is outstanding that could be called off; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOTHING_TO_CANCEL"
+
+
+class NothingToRetry(KeyferryError):
+    """No purchase of the order needs attention; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOTHING_TO_RETRY"
+
+
+class PurchaseNotSettled(KeyferryError):
+    """The purchase was made, or may yet have been: a key delivered by hand would be one too many."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PURCHASE_NOT_SETTLED"
+
+
+class PurchaseNotFound(KeyferryError):
+    """The order has no such purchase."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "PURCHASE_NOT_FOUND"
+
+
+class KeyNotNeeded(KeyferryError):
+    """The purchase has all its keys; what was uploaded was destroyed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_NOT_NEEDED"
+
+
+class KeyReplaced(KeyferryError):
+    """Another key is bought in place of this one already, or it was taken back."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_REPLACED"
+
+
+class MailLimit(KeyferryError):
+    """The order's mail was sent again too often; it may be again after a while."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "MAIL_LIMIT"
+
+
+class MailNotDue(KeyferryError):
+    """No key of the order could be opened yet, so that there is no mail to send again."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "MAIL_NOT_DUE"
+
+
+class PaymentNotFound(KeyferryError):
+    """There is no such payment."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "PAYMENT_NOT_FOUND"

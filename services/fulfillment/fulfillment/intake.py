@@ -1,47 +1,58 @@
-"""Takes orders and payments, in any order and any number of times, and begins the buying once both agree."""
+"""Takes orders, payments and refunds, in any order and any number of times, and begins the buying once they agree."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime
 
 from chassis.clock import Clock
-from chassis.failpoints import failpoint
 
 from fulfillment import facts
-from fulfillment.domain.fold import fold
-from fulfillment.domain.model import Fulfillment, Order, OrderId, Payment, Reason, State
-from fulfillment.domain.planner import plan
-from fulfillment.domain.policy import Paid, PaymentVerdict, judge_payments
-from fulfillment.errors import OrderConflict, PaymentReused
+from fulfillment.domain.model import (
+    Fulfillment,
+    Order,
+    Payment,
+    Purchase,
+    Reason,
+    Refund,
+    State,
+)
+from fulfillment.domain.payments import Paid, PaymentVerdict, judge
+from fulfillment.domain.planner import external_id, lane
+from fulfillment.errors import OrderConflict, PaymentReused, RefundReused
+from fulfillment.giving_up import GivingUp, ask_back
+from fulfillment.moving import loaded, write_summary
 from fulfillment.ports.orders import OrderTransaction
 
 WITH_THE_ORDER = "with its order"
+WITH_THE_PAYMENT = "with its payment"
+# More purchases of one customer than this are all in the last lane.
+MOST_COUNTED = 300
 
 
 class Intake:
-    """Writes orders and payments within the caller's transaction."""
+    """Writes orders, payments and refunds within the caller's transaction."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, giving_up: GivingUp, clock: Clock) -> None:
+        self._giving_up = giving_up
         self._clock = clock
 
     async def take_order(self, transaction: OrderTransaction, order: Order, digest: bytes) -> Fulfillment:
         """Store an order, or find it. Raises OrderConflict when it is known with other content."""
         now = self._clock.now()
-        await failpoint("fulfillment.intake.before_order")
         if not await transaction.add_order(order, digest, now=now):
             if await transaction.digest(order.order_id) != digest:
                 raise OrderConflict(
                     "order: is known with other content; an order is never changed",
                     metadata={"order_id": order.order_id},
                 )
-            return await _loaded(transaction, order.order_id)
+            return await loaded(transaction, order.order_id)
         details = {"items": str(len(order.items))}
         await facts.record(transaction, "order.accepted", order.order_id, now=now, details=details)
-        found = await _loaded(transaction, order.order_id)
-        payments = await transaction.payments(order.order_id)
+        found = await loaded(transaction, order.order_id)
+        payments = (await transaction.money(order.order_id)).payments
         for payment in payments:
             # The shop still repeats it: a payment is accepted when its order is there.
             await facts.tell_accepted(transaction, payment, telling=WITH_THE_ORDER, now=now)
-        return await self._begin_if_paid(transaction, found, now) if payments else found
+        return await self._settle(transaction, found, telling=WITH_THE_ORDER, now=now) if payments else found
 
     async def take_payment(
         self, transaction: OrderTransaction, payment: Payment, *, telling: str
@@ -51,8 +62,7 @@ class Intake:
         Returns None while the payment's order is not known; the payment waits for it.
         """
         now = self._clock.now()
-        await failpoint("fulfillment.intake.before_payment")
-        known = await transaction.add_payment(payment)
+        known = await transaction.add_payment(payment, now=now)
         if known is None:
             await _record_payment(transaction, payment, now)
         elif (known.order_id, known.amount) != (payment.order_id, payment.amount):
@@ -64,56 +74,106 @@ class Intake:
         if found is None:
             return None
         await facts.tell_accepted(transaction, payment, telling=telling, now=now)
-        return found if known else await self._begin_if_paid(transaction, found, now)
+        return found if known else await self._settle(transaction, found, telling=WITH_THE_PAYMENT, now=now)
 
-    async def _begin_if_paid(self, transaction: OrderTransaction, before: Fulfillment, now: datetime) -> Fulfillment:
-        paid, found = await _paid(transaction, before), before
-        if paid.verdict is PaymentVerdict.PAID:
-            order_id = before.order.order_id
-            await transaction.add_purchases(order_id, plan(order_id, before.order.items), now=now)
-            found = await _loaded(transaction, order_id)
-        after = await _summarize(transaction, found, paid, now)
-        if paid.verdict is PaymentVerdict.MISMATCH and before.reason is not Reason.PAYMENT_MISMATCH:
+    async def take_refund(self, transaction: OrderTransaction, refund: Refund, *, telling: str) -> Fulfillment | None:
+        """Store a refund, or find it, and take back what it pays for. Raises RefundReused.
+
+        Returns None while its payment or its order is not known; the refund waits for them.
+        """
+        now = self._clock.now()
+        known = await transaction.add_refund(refund, now=now)
+        if known is not None and _content(known) != _content(refund):
+            raise RefundReused(
+                "refund: is known with other content",
+                metadata={"provider": refund.provider, "refund_id": refund.refund_id},
+            )
+        order_id = await transaction.order_of_payment(refund.provider, refund.payment_id)
+        found = None if order_id is None else await transaction.load(order_id, lock=True)
+        if found is None:
+            return None
+        if known is None:
+            return await self._settle(transaction, found, telling=telling, now=now)
+        opened = _opened(found, refund)
+        await facts.tell_refunded(transaction, found.order.order_id, refund, opened=opened, telling=telling, now=now)
+        return found
+
+    async def _settle(
+        self, transaction: OrderTransaction, before: Fulfillment, *, telling: str, now: datetime
+    ) -> Fulfillment:
+        """Let what was paid and given back have its effect: buying begins, or is undone, or a human is asked."""
+        order_id, found = before.order.order_id, before
+        money = await transaction.money(order_id)
+        paid = judge(found.order.total, money)
+        is_new = not found.purchases
+        if is_new and found.cancel_time is not None:
+            await ask_back(transaction, found, now=now)
+        elif is_new and paid.verdict is PaymentVerdict.PAID:
+            await self._begin(transaction, found.order, now)
+            found = await loaded(transaction, order_id)
+        for refund in await transaction.take_pending_refunds(order_id):
+            await self._apply(transaction, found, refund, paid, now)
+            opened = _opened(found, refund)
+            await facts.tell_refunded(transaction, order_id, refund, opened=opened, telling=telling, now=now)
+            found = await loaded(transaction, order_id)
+        after = await write_summary(transaction, found, paid, now=now)
+        if after.reason is Reason.PAYMENT_MISMATCH and before.reason is not Reason.PAYMENT_MISMATCH:
             await _record_mismatch(transaction, after, now)
         return after
 
+    async def _begin(self, transaction: OrderTransaction, order: Order, now: datetime) -> None:
+        waiting = await transaction.waiting(order.customer.customer_id, most=MOST_COUNTED)
+        roots = [
+            Purchase(
+                external_id=external_id(order.order_id, item.item_id, 0, 1),
+                order_id=order.order_id,
+                item_id=item.item_id,
+                quantity=item.quantity,
+                state=State.PENDING,
+                state_time=now,
+                lane=lane(waiting + number),
+            )
+            for number, item in enumerate(order.items)
+        ]
+        await transaction.add_purchases(roots, run_at=now)
 
-async def summarize(transaction: OrderTransaction, order_id: OrderId, *, now: datetime) -> Fulfillment:
-    """Fold an order anew after a change, write what it comes to, and tell the shop what is news to it."""
-    found = await _loaded(transaction, order_id)
-    return await _summarize(transaction, found, await _paid(transaction, found), now)
+    async def _apply(
+        self, transaction: OrderTransaction, found: Fulfillment, refund: Refund, paid: Paid, now: datetime
+    ) -> None:
+        order_id = found.order.order_id
+        answered = await transaction.answer_refund_requests(order_id, refund.request_ids)
+        await self._giving_up.pay_back(
+            transaction, found, lines=_lines(found, refund, paid), answered=answered, now=now
+        )
+        details = {
+            "refund_id": refund.refund_id,
+            "payment_id": refund.payment_id,
+            "provider": refund.provider,
+            "currency_code": refund.amount.currency_code,
+            "minor_units": str(refund.amount.minor_units),
+            "chargeback": str(refund.is_chargeback).lower(),
+            "opened": str(_opened(found, refund)),
+        }
+        identity = [refund.provider, refund.refund_id]
+        await facts.record(transaction, "payment.refunded", order_id, now=now, identity=identity, details=details)
 
 
-async def _summarize(transaction: OrderTransaction, before: Fulfillment, paid: Paid, now: datetime) -> Fulfillment:
-    order_id = before.order.order_id
-    state, reason = fold((line.state, line.reason) for line in before.lines)
-    if paid.verdict is PaymentVerdict.MISMATCH:
-        state, reason = State.NEEDS_ATTENTION, Reason.PAYMENT_MISMATCH
-    pay_time = before.pay_time or (now if paid.reaches_total else None)
-    await transaction.save_summary(order_id, state, reason, now=now, paid=paid.amount, pay_time=pay_time)
-    after = replace(
-        before,
-        state=state,
-        reason=reason,
-        paid=paid.amount,
-        pay_time=pay_time,
-        update_time=now,
-        version=before.version + 1,
-    )
-    await facts.tell_state(transaction, after, now=now)
-    return after
+def _content(refund: Refund) -> tuple[object, ...]:
+    return refund.payment_id, refund.amount, refund.is_chargeback, sorted(refund.item_ids), sorted(refund.request_ids)
 
 
-async def _paid(transaction: OrderTransaction, found: Fulfillment) -> Paid:
-    payments = await transaction.payments(found.order.order_id)
-    return judge_payments(found.order.total, [payment.amount for payment in payments])
+def _lines(found: Fulfillment, refund: Refund, paid: Paid) -> Sequence[str]:
+    """Return the lines whose keys a refund takes back."""
+    if refund.item_ids:
+        return refund.item_ids
+    if refund.request_ids or paid.verdict is not PaymentVerdict.GIVEN_BACK:
+        return ()
+    return [line.item.item_id for line in found.lines]
 
 
-async def _loaded(transaction: OrderTransaction, order_id: OrderId) -> Fulfillment:
-    found = await transaction.load(order_id, lock=True)
-    if found is None:
-        raise LookupError("an order that was just written is not there")
-    return found
+def _opened(found: Fulfillment, refund: Refund) -> int:
+    lines = {*refund.item_ids} or {line.item.item_id for line in found.lines}
+    return sum(key.open_time is not None for line in found.lines if line.item.item_id in lines for key in line.keys)
 
 
 async def _record_payment(transaction: OrderTransaction, payment: Payment, now: datetime) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 from chassis.clock import Clock
-from chassis.failpoints import failpoint
+from chassis.failpoints import effect
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from fulfillment import facts
@@ -99,9 +99,8 @@ class Mailing:
     async def send(self, due: MailDue) -> None:
         """Send one mail and write down what came of it."""
         letter = self._letters.write(due)
-        await failpoint("fulfillment.mail.before_send")
         try:
-            await self._mailer.send(letter)
+            await effect("fulfillment.mail.send", lambda: self._mailer.send(letter))
         except MailRefused as refused:
             MAILS.labels("refused").inc()
             logger.error("the mail server refuses a mail", order_id=due.order_id, answer=str(refused))  # noqa: TRY400 # the answer says it all
@@ -113,18 +112,16 @@ class Mailing:
             logger.warning("mail waits", order_id=due.order_id, answer=str(delayed), seconds=wait.total_seconds())
             await self._orders.mail_waits(due.order_id, run_at=self._clock.now() + wait, failure=str(delayed))
             return
-        await failpoint("fulfillment.mail.after_send")
         now = self._clock.now()
-        async with self._orders.transaction() as transaction:
+        async with self._orders.transaction("mail") as transaction:
             await transaction.mail_done(due.order_id, now=now)
             await facts.record(
                 transaction,
                 "mail.sent",
                 due.order_id,
                 now=now,
-                identity=[letter.message_id],
+                # Sent again, on request or because its answer was lost, it is another sending of the same letter.
+                identity=[letter.message_id, now.isoformat()],
                 details={"message_id": letter.message_id},
             )
-            await failpoint("fulfillment.mail.before_commit")
-        await failpoint("fulfillment.mail.after_commit")
         MAILS.labels("sent").inc()

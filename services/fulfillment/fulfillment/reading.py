@@ -38,7 +38,7 @@ class Reading:
 
     async def get(self, order_id: OrderId, actor: actor_pb2.Actor | None, *, method: str) -> Fulfillment:
         """Return an order. Raises OrderNotFound for none at all and for somebody else's; the latter is recorded."""
-        async with self._orders.transaction() as transaction:
+        async with self._orders.transaction("read") as transaction:
             found = await transaction.load(order_id)
             foreign = found is not None and _is_foreign(found, actor)
             if found is not None and actor is not None and foreign:
@@ -61,7 +61,7 @@ class Reading:
     async def openable(self, wish: KeyWish, actor: actor_pb2.Actor, *, method: str) -> None:
         """Check that a key is there for this customer to open. Raises OrderNotFound or KeyNotFound."""
         found = await self.get(wish.order_id, actor, method=method)
-        keys = [key for line in found.lines for key in line.keys if not key.held]
+        keys = [key for line in found.lines for key in line.keys if key.is_openable]
         if wish.key_id not in {key.key_id for key in keys}:
             raise KeyNotFound("the order has no such key")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from chassis.errors import FieldViolation, InvalidRequest
+from chassis.failpoints import effect
 from chassis.identity import caller_identity
 from chassis.request_log import request_digest
 from chassis.validation import Faults
@@ -14,10 +15,12 @@ from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServ
 from keyferry.type.v1 import actor_pb2
 
 from fulfillment.convert import (
+    cancel_from_proto,
     fulfillment_to_proto,
     order_digest,
     order_from_proto,
     payment_from_proto,
+    refund_from_proto,
     state_from_proto,
     wish_from_proto,
 )
@@ -25,14 +28,17 @@ from fulfillment.domain.model import Order, OrderId
 from fulfillment.errors import ProductUnknown
 from fulfillment.facts import timestamp
 from fulfillment.intake import Intake
+from fulfillment.operating import Asked, Operating
 from fulfillment.ports.orders import Orders
-from fulfillment.ports.supplier import Supplier
+from fulfillment.ports.supplier import NoProduct
 from fulfillment.ports.vault import Vault
+from fulfillment.products import Products
 from fulfillment.reading import Reading
 from fulfillment.watching import Watching
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["FulfillmentService"].full_name
 EDGE = "edge"
+SHOP = "shop"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,13 +47,22 @@ class FulfillmentServicer(FulfillmentServiceServicer):
     """Serves `keyferry.fulfillment.v1.FulfillmentService`."""
 
     def __init__(
-        self, orders: Orders, intake: Intake, reading: Reading, watching: Watching, *, supplier: Supplier, vault: Vault
+        self,
+        orders: Orders,
+        *,
+        intake: Intake,
+        reading: Reading,
+        watching: Watching,
+        operating: Operating,
+        products: Products,
+        vault: Vault,
     ) -> None:
         self._orders = orders
         self._intake = intake
         self._reading = reading
         self._watching = watching
-        self._supplier = supplier
+        self._operating = operating
+        self._products = products
         self._vault = vault
 
     async def SubmitOrder(self, request: pb.SubmitOrderRequest, context: Context) -> pb.SubmitOrderResponse:  # noqa: N802, ARG002 # named and called by gRPC
@@ -61,7 +76,7 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         faults.raise_if_any()
         await self._check_products(order)
         digest = request_digest(request)
-        async with self._orders.transaction() as transaction:
+        async with self._orders.transaction("submit") as transaction:
             earlier = await transaction.earlier_answer(request_id, digest, pb.SubmitOrderResponse)
             if earlier is not None:
                 return earlier
@@ -79,7 +94,7 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         payment = payment_from_proto(request.payment, faults)
         faults.raise_if_any()
         digest = request_digest(request)
-        async with self._orders.transaction() as transaction:
+        async with self._orders.transaction("pay") as transaction:
             earlier = await transaction.earlier_answer(request_id, digest, pb.ConfirmPaymentResponse)
             if earlier is not None:
                 return earlier
@@ -88,6 +103,46 @@ class FulfillmentServicer(FulfillmentServiceServicer):
                 fulfillment=None if found is None else fulfillment_to_proto(found, for_customer=False)
             )
             await transaction.keep_answer(request_id, digest, response)
+            return response
+
+    async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Context) -> pb.RefundPaymentResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Take a refund."""
+        faults = Faults()
+        request_id = faults.request_id(request.request_id)
+        refund = refund_from_proto(request.refund, faults)
+        faults.raise_if_any()
+        digest = request_digest(request)
+        async with self._orders.transaction("refund") as transaction:
+            earlier = await transaction.earlier_answer(request_id, digest, pb.RefundPaymentResponse)
+            if earlier is not None:
+                return earlier
+            found = await self._intake.take_refund(transaction, refund, telling=request_id)
+            response = pb.RefundPaymentResponse(
+                fulfillment=None if found is None else fulfillment_to_proto(found, for_customer=False)
+            )
+            await transaction.keep_answer(request_id, digest, response)
+            return response
+
+    async def CancelFulfillment(  # noqa: N802 # named by gRPC
+        self, request: pb.CancelFulfillmentRequest, context: Context
+    ) -> pb.CancelFulfillmentResponse:
+        """Give up what is outstanding."""
+        actor = _actor(request.actor if request.HasField("actor") else None, context)
+        cancel = cancel_from_proto(request)
+        found = await self._reading.get(cancel.order_id, actor, method="CancelFulfillment")
+        known = {line.item.item_id for line in found.lines}
+        if unknown := [item_id for item_id in cancel.item_ids if item_id not in known]:
+            raise InvalidRequest.of("item_ids", f"{unknown[0]} is no line of the order")
+        asked = Asked(actor or actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SHOP), cancel.reason)
+        digest = request_digest(request)
+        async with self._orders.transaction("cancel") as transaction:
+            earlier = await transaction.earlier_answer(cancel.request_id, digest, pb.CancelFulfillmentResponse)
+            if earlier is not None:
+                return earlier
+            after = await self._operating.cancel(transaction, cancel.order_id, cancel.item_ids, asked)
+            shown = fulfillment_to_proto(after, for_customer=_is_customer(actor))
+            response = pb.CancelFulfillmentResponse(fulfillment=shown)
+            await transaction.keep_answer(cancel.request_id, digest, response)
             return response
 
     async def GetFulfillment(self, request: pb.GetFulfillmentRequest, context: Context) -> pb.GetFulfillmentResponse:  # noqa: N802 # named by gRPC
@@ -132,7 +187,7 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         """Give the owner a download link, as vault makes it."""
         wish = wish_from_proto(request)
         await self._reading.openable(wish, request.actor, method="CreateDownloadLink")
-        link = await self._vault.create_download_link(wish)
+        link = await effect("fulfillment.open.link", lambda: self._vault.create_download_link(wish))
         return pb.CreateDownloadLinkResponse(
             url=link.url,
             expire_time=timestamp(link.expire_time),
@@ -144,7 +199,8 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         """Give the owner an opened key, as vault encrypts it."""
         wish = wish_from_proto(request)
         await self._reading.openable(wish, request.actor, method="RevealKey")
-        return pb.RevealKeyResponse(key_jwe=await self._vault.reveal_key(wish))
+        revealed = await effect("fulfillment.open.reveal", lambda: self._vault.reveal_key(wish))
+        return pb.RevealKeyResponse(key_jwe=revealed)
 
     async def _check_products(self, order: Order) -> None:
         """Refuse products that the supplier does not know; in its outage nobody knows, and the order is accepted."""
@@ -155,14 +211,14 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         known = dict(
             zip(
                 products,
-                await asyncio.gather(*(self._supplier.knows_product(product) for product in products)),
+                await asyncio.gather(*(self._products.read(product) for product in products)),
                 strict=True,
             )
         )
         faults = [
             FieldViolation(f"order.items[{index}].product_id", "is no product that the supplier sells")
             for index, item in enumerate(order.items)
-            if known[item.product_id] is False
+            if isinstance(known[item.product_id], NoProduct)
         ]
         if faults:
             raise ProductUnknown(f"{faults[0].field}: {faults[0].description}", field_violations=faults)

@@ -13,7 +13,7 @@ from fulfillment.ports.orders import Orders
 LOOK_SECONDS = 15.0
 # A stream ends after this long, so that clients spread over replicas again.
 STREAM_SECONDS = 590.0
-FINAL = frozenset({State.DELIVERED})
+FINAL = frozenset({State.DELIVERED, State.REFUNDED})
 
 
 class Watching:

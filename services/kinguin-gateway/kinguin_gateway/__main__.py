@@ -11,6 +11,7 @@ from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
+from chassis.dead_letters import DeadLetterWatch
 from chassis.housekeeping import Aging, Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.outbox import Outbox, Relay
@@ -98,6 +99,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     product_watcher = ProductWatcher(products, supplier, clock=clock, chance=chance, every=settings.product_gap)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database, [aging]).run)
+    process.spawn("dead letters", DeadLetterWatch(database, [CONSUMER]).run)
     process.spawn("looks", looks.run)
     process.spawn("returns", _rare_loop("returns", returner.claim, returner.handle, returner.handle_limit).run)
     process.spawn(

@@ -188,6 +188,7 @@ def purchase_to_proto(purchase: Purchase) -> pb.Purchase:
         canceled_count=purchase.canceled_count,
         withdrawn=purchase.withdrawn,
         refunded_amount=euro(purchase.refunded_cents),
+        max_unit_price=euro(purchase.intent.max_unit_cents),
     )
     message.create_time.FromDatetime(purchase.create_time)
     if purchase.state is PurchaseState.REFUSED:

@@ -138,6 +138,8 @@ class Releaser:
                 await transaction.tell_denied(
                     record.key_id, record.order_id, viewer, request_id=request.request_id, now=self._clock.now()
                 )
+            await failpoint("vault.release.before_look")
+        await failpoint("vault.release.after_look")
         if record is None or not allowed:
             RELEASES.labels(release.value, "denied").inc()
             raise KeyNotFound("there is no such key")
@@ -172,6 +174,8 @@ class Releaser:
         async with self._keys.transaction() as transaction:
             await transaction.add_authorization(fresh)
             kept = await transaction.authorization(request.request_id)
+            await failpoint("vault.release.before_keep")
+        await failpoint("vault.release.after_keep")
         return self._check_repeat(kept or fresh, request)
 
     def _check_repeat(self, known: Authorization, request: ReleaseRequest) -> Authorization:
@@ -206,8 +210,10 @@ class Releaser:
 
     async def _tell_failure(self, authorization: Authorization, record: KeyRecord, viewer: Viewer, reason: str) -> None:
         try:
+            await failpoint("vault.release.before_failure")
             async with self._keys.transaction() as transaction:
                 await transaction.tell_outcome(authorization, record, viewer, failure=reason, now=self._clock.now())
+            await failpoint("vault.release.after_failure")
         except KeyferryError as error:
             # The caller needs the first failure; the authorization stands in audit without an outcome.
             logger.warning("the outcome could not be told", key_id=record.key_id, why=error.message)

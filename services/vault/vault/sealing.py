@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 from chassis.clock import Clock
 from chassis.errors import RequestIdReused
-from chassis.failpoints import failpoint
+from chassis.failpoints import effect, failpoint, repeatable
 from chassis.secret import SecretBytes
 
 from vault.crypto import Digests, DoesNotOpen, Kek, new_dek, open_sealed, seal
@@ -64,7 +64,7 @@ class Sealer:
         record = await self._seal(request)
         if record.state is KeyState.SHREDDED:
             # Destroyed while it was being sealed: the object may have been put after it was deleted.
-            await self._store.delete(record.object_name)
+            await effect("vault.seal.delete_late", lambda: self._store.delete(record.object_name))
         return record
 
     async def _seal(self, request: SealRequest) -> KeyRecord:
@@ -79,6 +79,8 @@ class Sealer:
                 async with self._keys.transaction() as transaction:
                     await transaction.next_generation(record)
                     record = await _reread(transaction, record)
+                    await failpoint("vault.seal.before_rename")
+                await failpoint("vault.seal.after_rename")
             else:
                 record = await self._finish(record, request.plaintext, digest)
             if record.state is not KeyState.SEALING:
@@ -141,7 +143,7 @@ class Sealer:
         sealed = seal(plaintext, dek, key_id=record.key_id, content_type=record.content_type, binding=record.binding)
         await failpoint("vault.seal.before_put")
         try:
-            await self._store.create(record.object_name, sealed)
+            await repeatable("vault.seal.put", lambda: self._store.create(record.object_name, sealed))
         except ObjectExists:
             logger.info("object was there, opening it", key_id=record.key_id)
         await failpoint("vault.seal.after_put")

@@ -107,6 +107,7 @@ class KeyTaker:
                 await transaction.note_done(request.wish.request_id, request.digest)
             (record,) = await transaction.lock([record.key_id])
             await failpoint("vault.shred.before_commit")
+        await failpoint("vault.shred.after_commit")
         if shredding is Shredding.NOW:
             KEYS_TAKEN_BACK.labels("shredded").inc()
             logger.info("a key was destroyed", key_id=record.key_id)

@@ -3,7 +3,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from chassis.failpoints import FailpointError, configure_failpoints, failpoint
+from chassis.failpoints import FailpointError, configure_failpoints, effect, failpoint, repeatable
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,41 @@ async def test_a_delay_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [2.5, 2.5]
 
 
-@pytest.mark.parametrize("spec", ["area", "area=explode", "Area=crash", "a=error@x", "a=delay:x"])
+class Act:
+    """Counts how often it was done; the answer is the number."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    async def __call__(self) -> int:
+        self.done += 1
+        return self.done
+
+
+@pytest.mark.parametrize(
+    ("spec", "answers"),
+    [("", [1, 2]), ("area.step=repeat", [2, 3]), ("area.step=repeat@2", [1, 3]), ("area.step=repeat@*", [2, 4])],
+)
+async def test_an_effect_is_done_twice_where_the_plan_says_so(spec: str, answers: list[int]) -> None:
+    for do in (effect, repeatable):
+        configure_failpoints(spec)
+        act = Act()
+        assert [await do("area.step", act), await do("area.step", act)] == answers
+
+
+@pytest.mark.parametrize(("place", "done"), [("before", 0), ("after", 1)])
+async def test_an_effect_has_a_place_on_either_side(place: str, done: int) -> None:
+    configure_failpoints(f"area.{place}_step=error")
+    act = Act()
+    with pytest.raises(FailpointError):
+        await effect("area.step", act)
+    assert act.done == done
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["area", "area=explode", "Area=crash", "a=error@x", "a=delay:x", "a=delay:1.2.3", "a.before_step=repeat"],
+)
 def test_a_plan_that_cannot_be_read_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="KEYFERRY_FAILPOINTS"):
         configure_failpoints(spec)

@@ -17,10 +17,8 @@ import yaml
 from chassis.errors import KeyferryError
 from fulfillment.adapters.kinguin_grpc import not_placed
 from fulfillment.convert import fulfillment_to_proto
-from fulfillment.domain.model import OrderId
-from fulfillment.intake import Intake
+from fulfillment.domain.policy import Policy
 from fulfillment.ports.supplier import PlaceAnswer, Placed, Refused
-from fulfillment.progress import Progress
 from gateway.convert import order_from_proto
 from gateway.domain.order import Order
 from gateway.domain.progress import tell
@@ -35,9 +33,7 @@ from kinguin_gateway.ports.supplier import SendWindow
 from kinguin_gateway.settling import Settler
 from kinguin_gateway.withdrawing import Withdrawer
 
-from tests.unit.fulfillment.examples import DIGEST, HandClock, a_payment, an_order
-from tests.unit.fulfillment.fakes import FakeSupplier as FakeSupplierSide
-from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.office import Office
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Mood
 from tests.unit.simulated import SimulatedClock, simulate
 
@@ -230,17 +226,11 @@ NOT_ASKED = {
 
 async def order_after(answer: PlaceAnswer) -> Order:
     """Return the order as the edge has it, when its purchase was answered so."""
-    orders, supplier, clock = MemoryOrders(), FakeSupplierSide(placing=[answer]), HandClock()
-    async with orders.transaction() as transaction:
-        await Intake(clock).take_order(transaction, an_order(), DIGEST)
-        await Intake(clock).take_payment(transaction, a_payment(), telling="event-1")
-    progress = Progress(orders, supplier, clock=clock)
-    for claimed in await progress.claim(1):
-        await progress.act(claimed)
-    async with orders.transaction() as transaction:
-        found = await transaction.load(OrderId("order-1"))
-    assert found is not None
-    return order_from_proto(fulfillment_to_proto(found, for_customer=True))
+    office = Office(Policy(stock_patience=timedelta(0), most_attempts=1))
+    office.supplier.placing = [answer]
+    await office.buy(1)
+    await office.work()
+    return order_from_proto(fulfillment_to_proto(await office.found(), for_customer=True))
 
 
 def check_row(row: Row, order: Order, expected: str) -> None:

@@ -4,9 +4,9 @@ One transaction runs at a time, as if every one locked everything; one that rais
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -14,89 +14,40 @@ from chassis.errors import RequestIdReused, ServiceUnavailable
 from chassis.events import derived_event_id
 from fulfillment.domain.fold import fold
 from fulfillment.domain.model import (
-    Amount,
     ExternalId,
     Fulfillment,
     ItemId,
     Key,
     KeyId,
     Line,
+    Money,
     Order,
     OrderId,
     Payment,
     Purchase,
     Reason,
+    Refund,
+    RefundRequest,
     State,
 )
-from fulfillment.domain.planner import Planned
+from fulfillment.domain.payments import Paid
 from fulfillment.ports.mail import MailDue
 from fulfillment.ports.supplier import Buying
 from google.protobuf.message import Message
 
+from tests.unit.fulfillment.memory_rows import (
+    KeyRow,
+    MailRow,
+    OrderRow,
+    PaymentRow,
+    PurchaseRow,
+    RefundRow,
+    Rows,
+    Told,
+    payment_place,
+)
+
 R = TypeVar("R", bound=Message)
-
-
-@dataclass(frozen=True)
-class OrderRow:
-    order: Order
-    digest: bytes
-    create_time: datetime
-    update_time: datetime
-    state: State = State.AWAITING_PAYMENT
-    reason: Reason = Reason.NONE
-    version: int = 1
-    paid: Amount | None = None
-    pay_time: datetime | None = None
-    mail_time: datetime | None = None
-
-
-@dataclass(frozen=True)
-class PurchaseRow:
-    purchase: Purchase
-    chunk: int
-    run_at: datetime | None
-    lease_until: datetime | None = None
-    hastened: bool = False
-    refusal: str = ""
-
-
-@dataclass(frozen=True)
-class KeyRow:
-    key: Key
-    order_id: OrderId
-
-
-@dataclass(frozen=True)
-class MailRow:
-    run_at: datetime | None
-    tries: int = 0
-    send_time: datetime | None = None
-    failure: str = ""
-
-
-@dataclass(frozen=True)
-class Told:
-    subject: str
-    message: Message
-    about: str
-
-
-@dataclass
-class Rows:
-    """Everything that is committed, or would be."""
-
-    orders: dict[OrderId, OrderRow] = field(default_factory=dict)
-    names: dict[tuple[OrderId, ItemId], str] = field(default_factory=dict)
-    payments: dict[tuple[str, str], Payment] = field(default_factory=dict)
-    purchases: dict[ExternalId, PurchaseRow] = field(default_factory=dict)
-    keys: dict[KeyId, KeyRow] = field(default_factory=dict)
-    mails: dict[OrderId, MailRow] = field(default_factory=dict)
-    told: dict[str, Told] = field(default_factory=dict)
-    answers: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    inbox: dict[str, None] = field(default_factory=dict)
-
-    def copy(self) -> "Rows":
-        return Rows(**{name: dict(table) for name, table in vars(self).items()})
 
 
 async def no_trouble(_step: str) -> None:
@@ -114,7 +65,7 @@ class MemoryOrders:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
+    async def transaction(self, _step: str = "") -> AsyncIterator["MemoryTransaction"]:
         if self.away:
             raise ServiceUnavailable("the database does not answer")
         async with self._turn:
@@ -151,7 +102,7 @@ class MemoryOrders:
         return [told.message for told in self.rows.told.values() if isinstance(told.message, kind)]
 
     def purchases(self) -> list[Purchase]:
-        return [row.purchase for row in self.rows.purchases.values()]
+        return [row.as_read for row in self.rows.purchases.values()]
 
 
 class MemoryTransaction:
@@ -177,13 +128,15 @@ class MemoryTransaction:
             update_time=row.update_time,
             pay_time=row.pay_time,
             mail_time=row.mail_time,
+            refunded=row.refunded,
+            cancel_time=row.cancel_time,
         )
 
     def _line(self, order: Order, position: int) -> Line:
         item = order.items[position]
         place = (order.order_id, item.item_id)
         rows = [row for row in self.rows.purchases.values() if _place(row.purchase) == place]
-        purchases = [row.purchase for row in sorted(rows, key=lambda row: row.chunk)]
+        purchases = sorted((row.as_read for row in rows), key=lambda each: (each.chunk, each.attempt))
         keys = [row.key for row in self.rows.keys.values() if (row.order_id, row.key.item_id) == place]
         state, reason = fold((purchase.state, purchase.reason) for purchase in purchases)
         return Line(item, self.rows.names.get(place, ""), purchases, keys, state, reason)
@@ -202,56 +155,117 @@ class MemoryTransaction:
         self.rows.orders[order.order_id] = OrderRow(order, digest, now, now)
         return True
 
-    async def add_payment(self, payment: Payment) -> Payment | None:
-        known = self.rows.payments.setdefault((payment.provider, payment.payment_id), payment)
-        return None if known is payment else known
+    async def cancel_order(self, order_id: OrderId, *, now: datetime) -> None:
+        row = self.rows.orders[order_id]
+        self.rows.orders[order_id] = replace(row, cancel_time=row.cancel_time or now)
 
-    async def payments(self, order_id: OrderId) -> Sequence[Payment]:
-        return [payment for _, payment in sorted(self.rows.payments.items()) if payment.order_id == order_id]
+    async def add_payment(self, payment: Payment, *, now: datetime) -> Payment | None:
+        added = PaymentRow(payment, now)
+        known = self.rows.payments.setdefault((payment.provider, payment.payment_id), added)
+        return None if known is added else known.payment
 
-    async def add_purchases(self, order_id: OrderId, planned: Sequence[Planned], *, now: datetime) -> None:
-        for each in planned:
-            purchase = Purchase(each.external_id, order_id, each.item_id, each.quantity, State.PENDING, now)
-            self.rows.purchases.setdefault(each.external_id, PurchaseRow(purchase, each.chunk, run_at=now))
-        self.notified.append("due")
+    async def add_refund(self, refund: Refund, *, now: datetime) -> Refund | None:
+        added = RefundRow(refund, now)
+        known = self.rows.refunds.setdefault((refund.provider, refund.refund_id), added)
+        return None if known is added else known.refund
 
-    async def lock_due(self, limit: int, *, now: datetime) -> Sequence[Buying]:
+    async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
+        known = self.rows.payments.get((provider, payment_id))
+        return None if known is None else known.payment.order_id
+
+    async def money(self, order_id: OrderId) -> Money:
+        payments = [row.payment for _, row in sorted(self.rows.payments.items()) if row.payment.order_id == order_id]
+        return Money(payments, [row.refund for row in self._refunds(order_id)])
+
+    async def take_pending_refunds(self, order_id: OrderId) -> Sequence[Refund]:
+        pending = [row for row in self._refunds(order_id) if not row.is_applied]
+        for row in pending:
+            self.rows.refunds[row.refund.provider, row.refund.refund_id] = replace(row, is_applied=True)
+        return [row.refund for row in pending]
+
+    def _refunds(self, order_id: OrderId) -> list[RefundRow]:
+        payments = {place for place, row in self.rows.payments.items() if row.payment.order_id == order_id}
+        rows = [row for row in self.rows.refunds.values() if payment_place(row.refund) in payments]
+        return sorted(rows, key=lambda row: (*payment_place(row.refund), row.refund.refund_id))
+
+    async def add_refund_request(self, request: RefundRequest, *, now: datetime) -> bool:  # noqa: ARG002 # the port's
+        return self.rows.requests.setdefault(request.request_id, request) is request
+
+    async def refund_requests(self, order_id: OrderId) -> Sequence[RefundRequest]:
+        return [request for request in self.rows.requests.values() if request.order_id == order_id]
+
+    async def answer_refund_requests(self, order_id: OrderId, request_ids: Sequence[str]) -> Sequence[RefundRequest]:
+        answered = [
+            replace(request, is_answered=True)
+            for request in await self.refund_requests(order_id)
+            if request.request_id in request_ids and not request.is_answered
+        ]
+        self.rows.requests.update({request.request_id: request for request in answered})
+        return answered
+
+    async def add_purchases(self, purchases: Sequence[Purchase], *, run_at: datetime) -> None:
+        for purchase in purchases:
+            row = PurchaseRow(replace(purchase, claim=0), run_at)
+            self.rows.purchases.setdefault(purchase.external_id, row)
+        if purchases:
+            self.notified.append("due")
+
+    async def waiting(self, customer_id: str, *, most: int) -> int:
+        waiting = [
+            row
+            for row in self.rows.purchases.values()
+            if row.purchase.state in {State.PENDING, State.PURCHASING}
+            and self.rows.orders[row.purchase.order_id].order.customer.customer_id == customer_id
+        ]
+        return min(len(waiting), most)
+
+    async def lock_due(self, shares: Mapping[int, int], *, now: datetime) -> Sequence[Buying]:
         due = [row for row in self.rows.purchases.values() if row.run_at is not None and row.run_at <= now]
         due.sort(key=lambda row: row.run_at or now)
-        return [self._buying(row.purchase) for row in due[:limit]]
+        return [
+            self._buying(row.as_read)
+            for lane, share in sorted(shares.items())
+            for row in [row for row in due if row.purchase.lane == lane][:share]
+        ]
 
     def _buying(self, purchase: Purchase) -> Buying:
         order = self.rows.orders[purchase.order_id].order
         item = next(item for item in order.items if item.item_id == purchase.item_id)
         return Buying(purchase, item, order.customer.customer_id, order.customer.country_code)
 
-    async def lease(self, purchase: Purchase, *, until: datetime) -> None:
-        self._change(purchase.external_id, purchase=purchase, run_at=until, lease_until=until, hastened=False)
+    async def lease(self, purchase: Purchase, *, until: datetime) -> Purchase:
+        claim = self.rows.purchases[purchase.external_id].purchase.claim + 1
+        leased = replace(purchase, claim=claim)
+        self._change(purchase.external_id, purchase=leased, run_at=until, lease_until=until, hastened=False)
+        return replace(leased, next_time=until)
 
-    async def extend_leases(self, external_ids: Sequence[ExternalId], *, now: datetime, until: datetime) -> None:
-        for external_id in external_ids:
-            lease = self.rows.purchases[external_id].lease_until
-            if lease is not None and lease > now:
+    async def renew(self, purchase: Purchase, *, until: datetime) -> None:
+        if self.rows.purchases[purchase.external_id].purchase.claim != purchase.claim:
+            raise LookupError("a purchase that somebody else has claimed cannot be gone on with")
+        self._change(purchase.external_id, purchase=purchase, run_at=until, lease_until=until)
+
+    async def extend_leases(self, claims: Mapping[ExternalId, int], *, now: datetime, until: datetime) -> None:
+        for external_id, claim in claims.items():
+            row = self.rows.purchases[external_id]
+            if row.is_leased(now) and row.purchase.claim == claim:
                 self._change(external_id, run_at=until, lease_until=until)
 
-    async def save_purchase(
-        self, purchase: Purchase, *, now: datetime, run_at: datetime | None, refusal: str = ""
-    ) -> None:
+    async def save_purchase(self, purchase: Purchase, *, now: datetime, run_at: datetime | None) -> None:
         row = self.rows.purchases[purchase.external_id]
-        self._change(
-            purchase.external_id,
-            purchase=purchase,
-            run_at=now if row.hastened and run_at is not None else run_at,
-            lease_until=None,
-            hastened=False,
-            refusal=refusal or row.refusal,
-        )
+        facts = replace(purchase, claim=row.purchase.claim)
+        if run_at is not None and row.is_leased(now) and purchase.claim != row.purchase.claim:
+            self._change(purchase.external_id, purchase=facts)
+        else:
+            due = now if row.hastened and run_at is not None else run_at
+            self._change(purchase.external_id, purchase=facts, run_at=due, lease_until=None, hastened=False)
+        if run_at is not None:
+            self.notified.append("due")
 
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         row = self.rows.purchases.get(external_id)
         if row is None or row.run_at is None:
             return
-        leased = row.lease_until is not None and row.lease_until > now
+        leased = row.is_leased(now)
         self._change(external_id, run_at=row.run_at if leased else now, hastened=leased)
         self.notified.append("due")
 
@@ -271,6 +285,18 @@ class MemoryTransaction:
         self.rows.keys[key_id] = replace(row, key=replace(row.key, open_time=now))
         return True
 
+    async def revoke_keys(self, key_ids: Sequence[KeyId], *, now: datetime) -> None:
+        for key_id in key_ids:
+            row = self.rows.keys[key_id]
+            self.rows.keys[key_id] = replace(row, key=replace(row.key, revoke_time=row.key.revoke_time or now))
+
+    async def replace_key(self, key_id: KeyId, *, now: datetime) -> bool:
+        row = self.rows.keys[key_id]
+        if row.key.replace_time is not None:
+            return False
+        self.rows.keys[key_id] = replace(row, key=replace(row.key, replace_time=now))
+        return True
+
     async def name_product(self, order_id: OrderId, item_id: ItemId, name: str) -> None:
         if name:
             self.rows.names[order_id, item_id] = name
@@ -282,18 +308,38 @@ class MemoryTransaction:
         reason: Reason,
         *,
         now: datetime,
-        paid: Amount | None,
+        paid: Paid,
         pay_time: datetime | None,
     ) -> None:
         row = self.rows.orders[order_id]
         self.rows.orders[order_id] = replace(
-            row, state=state, reason=reason, paid=paid, pay_time=pay_time, update_time=now, version=row.version + 1
+            row,
+            state=state,
+            reason=reason,
+            paid=paid.amount,
+            refunded=paid.refunded,
+            pay_time=pay_time,
+            update_time=now,
+            version=row.version + 1,
         )
         self.notified.append(order_id)
 
     async def want_mail(self, order_id: OrderId, *, now: datetime) -> None:
         self.rows.mails.setdefault(order_id, MailRow(run_at=now))
         self.notified.append("due")
+
+    async def want_mail_again(
+        self, order_id: OrderId, *, now: datetime, most: int, within: timedelta
+    ) -> datetime | None:
+        row = self.rows.mails.get(order_id)
+        if row is None:
+            raise LookupError("no mail was ever wanted for the order")
+        recent = [time for time in row.again_times if time > now - within]
+        if len(recent) >= most:
+            return recent[-most] + within
+        self.rows.mails[order_id] = replace(row, run_at=now, tries=0, failure="", again_times=(*recent, now))
+        self.notified.append("due")
+        return None
 
     async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
         mail, order = self.rows.mails[order_id], self.rows.orders[order_id]

@@ -1,33 +1,15 @@
-from fulfillment.domain.model import Fulfillment, KeyId, OrderId, Purchase
-from fulfillment.intake import Intake
-from fulfillment.progress import Progress
+from fulfillment.domain.model import KeyId
 
-from tests.unit.fulfillment.examples import DIGEST, HandClock, a_payment, an_order
-from tests.unit.fulfillment.fakes import FakeSupplier
-from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.office import ORDER_ID, Office
 
-ORDER_ID = OrderId("order-1")
+__all__ = ["ORDER_ID", "Shop"]
 
 
-class Shop:
+class Shop(Office):
     """One paid order, and a worker that is told when to look."""
 
-    def __init__(self) -> None:
-        self.orders, self.supplier, self.clock = MemoryOrders(), FakeSupplier(), HandClock()
-        self.progress = Progress(self.orders, self.supplier, clock=self.clock, chance=lambda: 0.5)
-
     async def sell(self, *quantities: int) -> None:
-        intake = Intake(self.clock)
-        async with self.orders.transaction() as transaction:
-            await intake.take_order(transaction, an_order("order-1", *quantities), DIGEST)
-            await intake.take_payment(transaction, a_payment(), telling="event-1")
-
-    async def work(self) -> int:
-        """Claim what is due and act on it; how much it was."""
-        claimed = await self.progress.claim(64)
-        for each in claimed:
-            await self.progress.act(each)
-        return len(claimed)
+        await self.buy(*quantities)
 
     async def work_until_ready(self) -> None:
         while await self.work():
@@ -35,16 +17,7 @@ class Shop:
 
     async def open_key(self, key_id: KeyId) -> None:
         async with self.orders.transaction() as transaction:
-            await self.progress.key_opened(transaction, key_id)
-
-    async def found(self) -> Fulfillment:
-        async with self.orders.transaction() as transaction:
-            found = await transaction.load(ORDER_ID)
-        assert found is not None
-        return found
-
-    def purchase(self, number: int = 0) -> Purchase:
-        return self.orders.purchases()[number]
+            await self.openings.key_opened(transaction, key_id)
 
     def seconds_to_next_look(self) -> float | None:
         run_at = self.orders.rows.purchases[self.purchase().external_id].run_at

@@ -8,21 +8,19 @@ from chassis.errors import InvalidRequest
 from chassis.events import Event
 from fulfillment.consumer import EventHandlers
 from fulfillment.domain.model import ExternalId, OrderId, State
-from fulfillment.intake import Intake
 from fulfillment.ports.supplier import Paused
-from fulfillment.progress import Progress
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted
+from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted, FulfillmentRefunded
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
-from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed
+from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed, PaymentRefunded
 from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
 from keyferry.type.v1 import money_pb2
 
-from tests.unit.fulfillment.examples import NOON, HandClock
-from tests.unit.fulfillment.fakes import FakeSupplier, key_ids
-from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.examples import NOON
+from tests.unit.fulfillment.fakes import key_ids
+from tests.unit.fulfillment.office import Office
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -50,13 +48,8 @@ PAYMENT = pb.Payment(
 )
 
 
-class Streams:
+class Streams(Office):
     """Handlers over orders in memory, each event in a transaction of its own."""
-
-    def __init__(self) -> None:
-        self.orders, self.clock = MemoryOrders(), HandClock()
-        self.supplier = FakeSupplier()
-        self.progress = Progress(self.orders, self.supplier, clock=self.clock)
 
     async def tell(self, body: Message, *, time: datetime | None = None) -> None:
         event = Event.of(
@@ -68,15 +61,9 @@ class Streams:
             time=time or self.clock.now(),
         )
         async with self.orders.transaction() as transaction:
-            handlers = EventHandlers(
-                lambda _connection: transaction, Intake(self.clock), self.progress, clock=self.clock
-            )
+            handlers = EventHandlers(lambda _connection: transaction, self.intake, self.openings, clock=self.clock)
             known = {**handlers.payments(), **handlers.supplier(), **handlers.vault()}
             await known[event.type_name].function(event, body, NO_CONNECTION)
-
-    async def work(self) -> None:
-        for claimed in await self.progress.claim(9):
-            await self.progress.act(claimed)
 
 
 @pytest.fixture
@@ -167,3 +154,44 @@ async def test_an_opened_key_delivers_its_order(streams: Streams) -> None:
     for key_id in key_ids(purchase):
         await streams.tell(VaultKeyOpened(key_id=key_id))
     assert [purchase.state for purchase in streams.orders.purchases()] == [State.DELIVERED]
+
+
+REFUND = pb.Refund(
+    refund_id="refund-1",
+    payment_id="payment-1",
+    provider="stripe",
+    amount=money_pb2.Money(currency_code="EUR", minor_units=1000),
+    refund_time=Timestamp(seconds=2),
+)
+
+
+async def test_a_refund_takes_back_what_its_payment_bought(streams: Streams) -> None:
+    await streams.tell(PaymentRefunded(refund=REFUND))
+    assert not streams.orders.told(FulfillmentRefunded)
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    assert len(streams.orders.told(FulfillmentRefunded)) == 1
+    assert (await streams.found()).state is State.REFUNDED
+
+
+async def test_a_refund_told_again_is_answered_again(streams: Streams) -> None:
+    await streams.tell(PaymentConfirmed(payment=PAYMENT, order=ORDER))
+    for _ in range(2):
+        await streams.tell(PaymentRefunded(refund=REFUND))
+    assert len(streams.orders.told(FulfillmentRefunded)) == 2
+
+
+async def test_every_fault_of_a_refund_is_told_at_once_and_nothing_is_stored(streams: Streams) -> None:
+    before = streams.orders.rows
+    with pytest.raises(InvalidRequest) as raised:
+        await streams.tell(PaymentRefunded(refund=pb.Refund(item_ids=["a/b"], refund_request_ids=[""])))
+    assert [fault.field for fault in raised.value.field_violations] == [
+        "refund.refund_id",
+        "refund.payment_id",
+        "refund.provider",
+        "refund.refund_time",
+        "refund.item_ids[0]",
+        "refund.refund_request_ids[0]",
+        "refund.amount.currency_code",
+        "refund.amount.minor_units",
+    ]
+    assert streams.orders.rows is before

@@ -13,6 +13,7 @@ from fulfillment.convert import (
     state_from_proto,
     wish_from_proto,
 )
+from fulfillment.domain.fold import ORDER_STATES
 from fulfillment.domain.model import (
     Amount,
     Customer,
@@ -267,12 +268,14 @@ def test_every_fault_of_a_wish_is_told_at_once() -> None:
 
 
 def test_every_state_of_ours_can_be_filtered_and_told() -> None:
-    for state in State:
+    for state in ORDER_STATES:
         assert state_from_proto(pb.State.Value(f"STATE_{state.name}")) is state
     assert state_from_proto(pb.STATE_UNSPECIFIED) is None
 
 
-@pytest.mark.parametrize("state", [pb.STATE_CANCELED, pb.STATE_REFUNDED, 99])
+@pytest.mark.parametrize(
+    "state", [99, *(pb.State.Value(f"STATE_{state.name}") for state in State if state not in ORDER_STATES)]
+)
 def test_a_state_that_no_order_has_cannot_be_filtered(state: pb.State.ValueType) -> None:
     with pytest.raises(InvalidRequest, match="state"):
         state_from_proto(state)
@@ -282,7 +285,21 @@ def a_fulfillment(**changes: object) -> Fulfillment:
     order = an_order("order-1", 2)
     item_id, external_id = order.items[0].item_id, ExternalId("kf1-a")
     purchase = Purchase(
-        external_id, order.order_id, item_id, 2, State.NEEDS_ATTENTION, NOON, Reason.DUPLICATE_KEY, "PHS1", NOON, 3
+        external_id,
+        order.order_id,
+        item_id,
+        2,
+        State.NEEDS_ATTENTION,
+        NOON,
+        Reason.DUPLICATE_KEY,
+        attempt=2,
+        offer_id="offer-1",
+        unit_limit=999,
+        refusal="ProductUnavailable",
+        supplier_order_id="PHS1",
+        place_time=NOON,
+        canceled_quantity=5,
+        next_time=NOON,
     )
     keys = [
         Key(KeyId("key-1"), item_id, external_id, "text/plain", held=False, ready_time=NOON, open_time=NOON),
@@ -310,7 +327,30 @@ def test_a_fulfillment_is_shown_without_the_keys_that_are_held() -> None:
         state=pb.STATE_NEEDS_ATTENTION,
         reason="DUPLICATE_KEY",
         place_time=stamp(NOON),
+        offer_id="offer-1",
+        attempt=2,
+        refusal="ProductUnavailable",
+        actions=[pb.ACTION_RETRY, pb.ACTION_DELIVER_MANUALLY, pb.ACTION_REPLACE_KEY, pb.ACTION_CANCEL],
+        next_time=stamp(NOON),
     )
+    # Never more than was ordered.
+    assert shown.lines[0].canceled_quantity == 2
+
+
+def test_a_key_in_whose_place_another_is_bought_says_so() -> None:
+    found = a_fulfillment()
+    (line,) = found.lines
+    replaced = replace(line, keys=[replace(line.keys[0], replace_time=NOON)])
+    shown = fulfillment_to_proto(replace(found, lines=[replaced]), for_customer=True)
+    assert shown.lines[0].keys[0].replaced
+
+
+def test_what_can_be_done_for_the_order_is_shown_to_staff_only() -> None:
+    unpaid = a_fulfillment(state=State.AWAITING_PAYMENT, reason=Reason.NONE)
+    assert list(fulfillment_to_proto(unpaid, for_customer=False).actions) == [pb.ACTION_CANCEL]
+    assert not fulfillment_to_proto(unpaid, for_customer=True).actions
+    mismatched = a_fulfillment(reason=Reason.PAYMENT_MISMATCH)
+    assert list(fulfillment_to_proto(mismatched, for_customer=False).actions) == [pb.ACTION_REFUND]
 
 
 def test_a_customer_is_not_shown_how_it_is_bought() -> None:
@@ -318,8 +358,15 @@ def test_a_customer_is_not_shown_how_it_is_bought() -> None:
 
 
 def test_what_has_not_happened_is_absent() -> None:
-    shown = fulfillment_to_proto(a_fulfillment(paid=None, pay_time=None, mail_time=None), for_customer=True)
-    assert not any(shown.HasField(name) for name in ("paid", "pay_time", "mail_time"))
+    absent = a_fulfillment(paid=None, pay_time=None, mail_time=None)
+    names = {"paid", "refunded", "pay_time", "mail_time", "cancel_time"}
+    assert not names & _present(fulfillment_to_proto(absent, for_customer=True))
+    present = a_fulfillment(refunded=Amount("EUR", 5), cancel_time=NOON)
+    assert names <= _present(fulfillment_to_proto(present, for_customer=True))
+
+
+def _present(message: pb.Fulfillment) -> set[str]:
+    return {field.name for field, _ in message.ListFields()}
 
 
 def test_a_product_without_a_name_is_shown_by_its_number() -> None:

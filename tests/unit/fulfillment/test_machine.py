@@ -2,11 +2,10 @@ import itertools
 from collections import Counter
 
 import pytest
-from fulfillment.domain.machine import REPEATS, TRANSITIONS, Command, IllegalSignal, Signal, decide
+from fulfillment.domain.machine import REPEATS, TRANSITIONS, Command, Effect, IllegalSignal, Signal, decide
 from fulfillment.domain.model import Reason, State
 
 PURCHASE_STATES = [state for state in State if state is not State.AWAITING_PAYMENT]
-ENDS = {State.DELIVERED, State.NEEDS_ATTENTION}
 SHORT = {
     "PE": State.PENDING,
     "PU": State.PURCHASING,
@@ -14,31 +13,84 @@ SHORT = {
     "RE": State.READY,
     "DE": State.DELIVERED,
     "NA": State.NEEDS_ATTENTION,
+    "PC": State.PARTLY_CANCELED,
+    "CA": State.CANCELED,
+    "RF": State.REFUNDED,
+    "SU": State.SUPERSEDED,
+    "WI": State.WITHDRAWING,
+    "RV": State.REVOKING,
+    "RT": State.RETURNING,
+    "SH": State.SHREDDING,
 }
+ENDS = {State.DELIVERED, State.REFUNDED, State.SUPERSEDED}
+# These wait for a person: for the owner to open what is there, for the shop to pay back, or for an operator.
+PEOPLES = {State.READY, State.PARTLY_CANCELED, State.CANCELED, State.NEEDS_ATTENTION}
+WAITING = set(PURCHASE_STATES) - ENDS - PEOPLES
 # The whole table once more, written by hand: where each pair leads, "=" for nothing new, "-" for impossible.
 # fmt: off
 GRID = {
-    #                         PENDING PURCH. AW.KEYS READY DELIV. NEEDS_ATTENTION
-    Signal.CLAIMED:          ("PU",   "PU",  "AK",   "-",  "-",   "-"),
-    Signal.ORDER_PLACED:     ("-",    "AK",  "=",    "=",  "=",   "="),
-    Signal.ORDER_REFUSED:    ("-",    "NA",  "-",    "-",  "-",   "="),
-    Signal.ORDER_IN_DOUBT:   ("-",    "PU",  "=",    "=",  "=",   "="),
-    Signal.BUYING_PAUSED:    ("-",    "PU",  "=",    "=",  "=",   "="),
-    Signal.NO_ANSWER:        ("-",    "PU",  "AK",   "=",  "=",   "="),
-    Signal.SOME_KEYS_SEALED: ("-",    "-",   "AK",   "=",  "=",   "="),
-    Signal.ALL_KEYS_SEALED:  ("-",    "-",   "RE",   "=",  "=",   "="),
-    Signal.KEY_HELD:         ("-",    "-",   "NA",   "-",  "-",   "="),
-    Signal.NO_MORE_KEYS:     ("-",    "-",   "NA",   "=",  "=",   "="),
-    Signal.KEY_UNREADABLE:   ("-",    "-",   "NA",   "=",  "=",   "="),
-    Signal.PURCHASE_UNKNOWN: ("-",    "-",   "NA",   "=",  "=",   "="),
-    Signal.TOO_OLD:          ("NA",   "NA",  "NA",   "-",  "-",   "="),
-    Signal.ALL_KEYS_OPENED:  ("-",    "-",   "-",    "DE", "=",   "="),
+    #                            PE PU AK RE DE NA PC CA RF SU WI RV RT SH
+    Signal.CLAIMED:             "PE PU AK -  -  -  -  -  -  -  WI RV RT SH",
+    Signal.PLAN_MADE:           "PU =  =  =  =  =  =  =  =  =  =  =  =  =",
+    Signal.PLAN_COVERED:        "SU =  =  =  =  =  =  =  =  =  =  =  =  =",
+    Signal.PLAN_POSTPONED:      "PE =  =  =  =  =  =  =  =  =  =  =  =  =",
+    Signal.ORDER_PLACED:        "-  AK =  =  =  =  =  =  =  =  RT =  =  =",
+    Signal.ORDER_REFUSED:       "NA NA -  =  =  =  =  =  =  =  CA =  -  =",
+    Signal.OFFER_REFUSED:       "-  SU -  =  =  =  =  =  =  =  CA =  -  =",
+    Signal.SALE_REFUSED:        "CA CA -  =  =  =  =  =  =  =  CA =  -  =",
+    Signal.ORDER_IN_DOUBT:      "-  PU =  =  =  =  =  =  =  =  WI =  =  =",
+    Signal.BUYING_PAUSED:       "-  PU =  =  =  =  =  =  =  =  =  =  =  =",
+    Signal.NO_ANSWER:           "PE PU AK =  =  =  =  =  =  =  WI RV RT SH",
+    Signal.SOME_KEYS_SEALED:    "-  -  AK =  =  =  =  =  =  =  =  =  =  =",
+    Signal.ALL_KEYS_SEALED:     "-  -  RE =  =  =  =  =  =  =  =  =  =  =",
+    Signal.KEY_HELD:            "-  -  NA =  =  =  =  =  =  =  =  =  =  =",
+    Signal.NO_MORE_KEYS:        "-  -  PC =  =  =  =  =  =  =  =  =  =  =",
+    Signal.NO_KEYS_AT_ALL:      "-  -  CA =  =  =  =  =  =  =  =  =  =  =",
+    Signal.KEY_UNREADABLE:      "-  -  NA =  =  =  =  =  =  =  =  =  =  =",
+    Signal.PURCHASE_UNKNOWN:    "-  -  NA =  =  =  =  =  =  =  =  =  =  =",
+    Signal.TOO_OLD:             "NA NA NA -  -  =  -  -  -  -  NA NA NA NA",
+    Signal.ALL_KEYS_OPENED:     "-  -  -  DE =  =  =  =  =  =  -  DE =  =",
+    Signal.DELIVERED_BY_HAND:   "-  -  -  =  =  RE -  -  -  -  -  -  -  -",
+    Signal.RETRY_PLANNING:      "=  =  -  -  -  PE -  -  -  -  -  -  -  -",
+    Signal.RETRY_PLACING:       "=  =  =  -  -  PU -  -  -  -  -  -  -  -",
+    Signal.RETRY_ANEW:          "-  -  -  -  -  SU -  -  -  =  -  -  -  -",
+    Signal.RETRY_COLLECTING:    "-  -  =  =  -  AK -  -  -  -  -  -  -  -",
+    Signal.GIVEN_UP_UNBOUGHT:   "WI WI -  -  =  WI =  =  =  =  =  =  =  =",
+    Signal.GIVEN_UP_BOUGHT:     "-  -  RV RV =  RV RV =  =  =  =  =  =  =",
+    Signal.REST_GIVEN_UP:       "-  -  -  -  =  PC =  =  =  =  =  =  =  =",
+    Signal.LOSS_ACCEPTED:       "-  -  -  -  =  CA =  =  =  =  =  =  =  =",
+    Signal.ORDER_WITHDRAWN:     "-  -  -  -  =  =  =  =  =  =  CA =  =  =",
+    Signal.KEYS_REVOKED:        "-  -  -  -  =  =  =  =  =  =  -  RT =  =",
+    Signal.BOUGHT_ELSEWHERE:    "-  -  -  -  =  =  =  =  =  =  -  SH =  =",
+    Signal.KEYS_PARTLY_OPENED:  "-  -  -  -  =  =  =  =  =  =  -  NA =  =",
+    Signal.KEYS_ARRIVED:        "-  -  -  -  =  =  =  =  =  =  -  RV RV RV",
+    Signal.RETURN_UNDER_WAY:    "-  -  -  -  =  =  =  =  =  =  -  =  RT =",
+    Signal.KEYS_RETURNED:       "-  -  -  -  =  =  =  =  =  =  -  =  SH =",
+    Signal.RETURN_REFUSED:      "-  -  -  -  =  =  =  =  =  =  -  =  NA =",
+    Signal.KEYS_SHREDDED:       "-  -  -  -  =  =  =  =  =  =  -  =  =  CA",
+    Signal.MONEY_RETURNED:      "=  =  =  =  =  =  =  RF =  =  =  =  =  =",
+}
+# The rows after which keys will not come, and no others.
+MONEY_BACK = {
+    (State.PENDING,         Signal.SALE_REFUSED),
+    (State.PURCHASING,      Signal.SALE_REFUSED),
+    (State.AWAITING_KEYS,   Signal.NO_MORE_KEYS),
+    (State.AWAITING_KEYS,   Signal.NO_KEYS_AT_ALL),
+    (State.WITHDRAWING,     Signal.ORDER_WITHDRAWN),
+    (State.WITHDRAWING,     Signal.ORDER_REFUSED),
+    (State.WITHDRAWING,     Signal.OFFER_REFUSED),
+    (State.WITHDRAWING,     Signal.SALE_REFUSED),
+    (State.WITHDRAWING,     Signal.ORDER_PLACED),
+    (State.REVOKING,        Signal.KEYS_REVOKED),
+    (State.REVOKING,        Signal.BOUGHT_ELSEWHERE),
+    (State.REVOKING,        Signal.KEYS_PARTLY_OPENED),
+    (State.NEEDS_ATTENTION, Signal.REST_GIVEN_UP),
 }
 # fmt: on
 EVERY_PAIR = [
-    pytest.param(state, signal, GRID[signal][column], id=f"{signal.name} in {state.name}")
+    pytest.param(state, signal, expected, id=f"{signal.name} in {state.name}")
     for signal in Signal
-    for column, state in enumerate(SHORT.values())
+    for state, expected in zip(SHORT.values(), GRID[signal].split(), strict=True)
 ]
 
 
@@ -75,7 +127,12 @@ def test_every_state_is_reached_from_the_first() -> None:
 
 
 def test_ends_have_no_exits() -> None:
-    assert not [pair for pair in TRANSITIONS if pair[0] in ENDS]
+    assert {state for state in PURCHASE_STATES if not _exits(state)} == ENDS
+
+
+def test_what_is_over_for_us_goes_on_only_when_money_goes_back() -> None:
+    assert _exits(State.CANCELED) == {(Signal.MONEY_RETURNED, State.REFUNDED)}
+    assert _exits(State.PARTLY_CANCELED) == {(Signal.GIVEN_UP_BOUGHT, State.REVOKING)}
 
 
 def test_from_every_state_an_end_can_be_reached() -> None:
@@ -87,55 +144,99 @@ def test_from_every_state_an_end_can_be_reached() -> None:
     assert leads_to_an_end == set(PURCHASE_STATES)
 
 
-def test_no_purchase_ever_goes_back() -> None:
-    order = [State.PENDING, State.PURCHASING, State.AWAITING_KEYS, State.READY, State.DELIVERED, State.NEEDS_ATTENTION]
-    for (state, _), transition in TRANSITIONS.items():
-        assert order.index(transition.state) >= order.index(state)
-
-
-def test_what_is_ready_can_only_be_delivered() -> None:
-    assert {transition.state for (state, _), transition in TRANSITIONS.items() if state is State.READY} == {
-        State.DELIVERED
+def test_only_a_person_lets_a_purchase_go_back() -> None:
+    """Without a person, only a key that came too late leads back: to where it is made sure that nobody opens it."""
+    order = [
+        *(State.PENDING, State.PURCHASING, State.AWAITING_KEYS, State.READY, State.PARTLY_CANCELED),
+        *(State.WITHDRAWING, State.REVOKING, State.RETURNING, State.SHREDDING),
+        *(State.CANCELED, State.REFUNDED, State.DELIVERED, State.SUPERSEDED, State.NEEDS_ATTENTION),
+    ]
+    back = {
+        (state, signal)
+        for (state, signal), transition in TRANSITIONS.items()
+        if state is not State.NEEDS_ATTENTION and order.index(transition.state) < order.index(state)
     }
+    assert back == {(State.RETURNING, Signal.KEYS_ARRIVED), (State.SHREDDING, Signal.KEYS_ARRIVED)}
 
 
-def test_every_state_in_which_we_wait_has_an_exit_on_age() -> None:
-    for state in set(PURCHASE_STATES) - ENDS - {State.READY}:
+def test_what_is_ready_can_only_be_delivered_or_taken_back() -> None:
+    assert {state for _, state in _exits(State.READY)} == {State.DELIVERED, State.REVOKING}
+
+
+def test_every_state_in_which_we_wait_has_an_exit_on_age_and_is_claimed() -> None:
+    for state in WAITING:
         transition = decide(state, Signal.TOO_OLD)
         assert transition is not None
         assert transition.state is State.NEEDS_ATTENTION
+    assert {state for state, signal in TRANSITIONS if signal is Signal.CLAIMED} == WAITING
+    assert {state for state, signal in TRANSITIONS if signal is Signal.TOO_OLD} == WAITING
 
 
-def test_whoever_needs_attention_says_why_and_of_the_others_only_what_is_parked() -> None:
-    for (_state, signal), transition in TRANSITIONS.items():
-        gives_reason = transition.reason not in {None, Reason.NONE}
-        assert gives_reason == (transition.state is State.NEEDS_ATTENTION or signal is Signal.BUYING_PAUSED)
-        assert not (transition.state is State.NEEDS_ATTENTION and transition.commands)
+def test_in_every_state_in_which_we_ask_no_answer_changes_nothing() -> None:
+    for state in WAITING:
+        transition = decide(state, Signal.NO_ANSWER)
+        assert transition is not None
+        assert (transition.state, transition.commands, transition.effect) == (state, (), None)
 
 
-def test_every_reason_of_a_purchase_is_given_by_the_table() -> None:
+def test_whoever_needs_attention_says_why_and_nothing_is_done_for_it() -> None:
+    for transition in TRANSITIONS.values():
+        if transition.state is State.NEEDS_ATTENTION:
+            assert transition.reason
+            assert not transition.commands
+
+
+def test_the_reasons_of_the_table_are_those_of_a_purchase() -> None:
     given = {transition.reason for transition in TRANSITIONS.values()} - {None}
-    assert given == set(Reason) - {Reason.PAYMENT_MISMATCH}
+    # These are told of an order, or marked by those who give a purchase up.
+    assert given == set(Reason) - {Reason.PAYMENT_MISMATCH, Reason.CANCEL_ASKED, Reason.REFUND_TAKEN}
 
 
 def test_money_is_spent_by_one_row_only() -> None:
     spending = [pair for pair, transition in TRANSITIONS.items() if Command.PLACE_ORDER in transition.commands]
-    assert spending == [(State.PENDING, Signal.CLAIMED)]
+    assert spending == [(State.PENDING, Signal.PLAN_MADE)]
 
 
-def test_every_command_is_given_once_and_only_on_a_claim() -> None:
+def test_every_command_is_given_once_and_all_but_buying_only_on_a_claim() -> None:
     commands = Counter(command for transition in TRANSITIONS.values() for command in transition.commands)
     assert commands == Counter(dict.fromkeys(Command, 1))
-    assert {signal for (_, signal), transition in TRANSITIONS.items() if transition.commands} == {Signal.CLAIMED}
+    for (_, signal), transition in TRANSITIONS.items():
+        if transition.commands and signal is not Signal.CLAIMED:
+            assert (signal, transition.commands) == (Signal.PLAN_MADE, (Command.PLACE_ORDER,))
 
 
-def test_a_refusal_and_a_doubt_never_lead_to_the_same_place() -> None:
-    refused, in_doubt = (decide(State.PURCHASING, signal) for signal in (Signal.ORDER_REFUSED, Signal.ORDER_IN_DOUBT))
-    assert refused is not None
+def test_a_claim_changes_no_state() -> None:
+    for (state, signal), transition in TRANSITIONS.items():
+        if signal is Signal.CLAIMED:
+            assert (transition.state, transition.effect) == (state, None)
+
+
+@pytest.mark.parametrize("state", [State.PURCHASING, State.WITHDRAWING])
+def test_a_refusal_and_a_doubt_never_lead_to_the_same_place(state: State) -> None:
+    in_doubt = decide(state, Signal.ORDER_IN_DOUBT)
     assert in_doubt is not None
-    assert refused.state is State.NEEDS_ATTENTION
-    assert in_doubt.state is State.PURCHASING
-    assert not in_doubt.commands
+    assert (in_doubt.state, in_doubt.commands, in_doubt.effect) == (state, (), None)
+    for refusal in (Signal.ORDER_REFUSED, Signal.OFFER_REFUSED, Signal.SALE_REFUSED):
+        refused = decide(state, refusal)
+        assert refused is not None
+        assert refused.state is not state
+
+
+def test_only_a_refusal_or_a_person_leads_to_another_attempt() -> None:
+    assert {pair for pair, transition in TRANSITIONS.items() if transition.effect is Effect.NEXT_ATTEMPT} == {
+        (State.PURCHASING, Signal.OFFER_REFUSED),
+        (State.NEEDS_ATTENTION, Signal.RETRY_ANEW),
+    }
+
+
+def test_whoever_leaves_a_next_attempt_behind_is_never_bought() -> None:
+    for transition in TRANSITIONS.values():
+        if transition.effect is Effect.NEXT_ATTEMPT:
+            assert transition.state is State.SUPERSEDED
+
+
+def test_money_is_asked_back_in_exactly_the_rows_after_which_keys_will_not_come() -> None:
+    assert {pair for pair, transition in TRANSITIONS.items() if transition.effect is Effect.MONEY_BACK} == MONEY_BACK
 
 
 def test_a_pause_spends_nothing_and_leaves_the_purchase_where_it_is() -> None:
@@ -145,10 +246,14 @@ def test_a_pause_spends_nothing_and_leaves_the_purchase_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("signal", [Signal.CLAIMED, Signal.NO_ANSWER])
-def test_only_an_answer_ends_a_pause(signal: Signal) -> None:
-    transition = decide(State.PURCHASING, signal)
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [(State.PURCHASING, Reason.BUYING_PAUSED), (State.PENDING, Reason.WAITING_FOR_STOCK)],
+)
+def test_only_an_answer_ends_what_is_waited_for(state: State, reason: Reason, signal: Signal) -> None:
+    transition = decide(state, signal)
     assert transition is not None
-    assert transition.reason_after(Reason.BUYING_PAUSED) is Reason.BUYING_PAUSED
+    assert transition.reason_after(reason) is reason
     assert transition.reason_after(Reason.NONE) is Reason.NONE
 
 
@@ -157,7 +262,7 @@ def test_a_reason_is_kept_only_where_the_state_is() -> None:
         assert transition.reason is not None or transition.state is state
 
 
-def test_every_answer_twice_is_the_same_as_once() -> None:
+def test_every_signal_twice_is_the_same_as_once() -> None:
     for (_state, signal), transition in TRANSITIONS.items():
         if signal is Signal.CLAIMED:
             continue
@@ -165,21 +270,49 @@ def test_every_answer_twice_is_the_same_as_once() -> None:
         assert again is None or again.state is transition.state
 
 
-def test_answers_in_either_order_end_where_one_of_them_leads() -> None:
+def test_answers_in_either_order_are_never_an_error() -> None:
     """Two workers that ask the same question may be answered differently; the later answer must not be an error."""
     answers = {
+        State.PENDING: (Signal.PLAN_MADE, Signal.PLAN_COVERED, Signal.PLAN_POSTPONED, Signal.NO_ANSWER),
         State.PURCHASING: (Signal.ORDER_PLACED, Signal.ORDER_IN_DOUBT, Signal.BUYING_PAUSED, Signal.NO_ANSWER),
         State.AWAITING_KEYS: (
             Signal.SOME_KEYS_SEALED,
             Signal.ALL_KEYS_SEALED,
+            Signal.KEY_HELD,
             Signal.NO_MORE_KEYS,
+            Signal.NO_KEYS_AT_ALL,
             Signal.KEY_UNREADABLE,
             Signal.PURCHASE_UNKNOWN,
             Signal.NO_ANSWER,
         ),
+        State.WITHDRAWING: (Signal.ORDER_WITHDRAWN, Signal.ORDER_PLACED, Signal.ORDER_IN_DOUBT, Signal.NO_ANSWER),
+        State.REVOKING: (
+            Signal.KEYS_REVOKED,
+            Signal.BOUGHT_ELSEWHERE,
+            Signal.KEYS_PARTLY_OPENED,
+            Signal.ALL_KEYS_OPENED,
+            Signal.KEYS_ARRIVED,
+            Signal.NO_ANSWER,
+        ),
+        State.RETURNING: (
+            Signal.RETURN_UNDER_WAY,
+            Signal.KEYS_RETURNED,
+            Signal.RETURN_REFUSED,
+            Signal.KEYS_ARRIVED,
+            Signal.NO_ANSWER,
+        ),
+        State.SHREDDING: (Signal.KEYS_SHREDDED, Signal.KEYS_ARRIVED, Signal.NO_ANSWER),
     }
     for start, signals in answers.items():
         for first, second in itertools.permutations(signals, 2):
             once = decide(start, first)
             assert once is not None
             decide(once.state, second)
+
+
+def _exits(state: State) -> set[tuple[Signal, State]]:
+    return {
+        (signal, transition.state)
+        for (before, signal), transition in TRANSITIONS.items()
+        if before is state and transition.state is not state
+    }

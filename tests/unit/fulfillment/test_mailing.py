@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from fulfillment.domain.model import OrderId
-from fulfillment.intake import Intake
 from fulfillment.mailing import LEASE, SEND_SECONDS, Letters, Mailing
 from fulfillment.ports.mail import Letter, MailDelayed, MailDue, MailRefused
 from hypothesis import given
@@ -15,6 +14,7 @@ from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 
 from tests.unit.fulfillment.examples import DIGEST, NOON, HandClock, an_order
 from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.office import Office
 
 LINK = "https://shop.example/orders/order-1"
 LETTERS = Letters("https://shop.example/")
@@ -125,7 +125,7 @@ class Post:
 
     async def want(self) -> None:
         async with self.orders.transaction() as transaction:
-            await Intake(self.clock).take_order(transaction, an_order(), DIGEST)
+            await Office().intake.take_order(transaction, an_order(), DIGEST)
             await transaction.want_mail(ORDER_ID, now=self.clock.now())
 
     async def send_due(self) -> int:

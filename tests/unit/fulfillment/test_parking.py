@@ -98,7 +98,7 @@ async def test_to_and_fro_between_pause_and_doubt_does_not_begin_the_wait_anew(s
 async def test_a_line_that_is_parked_is_no_alarm_beside_one_that_needs_attention(shop: Shop) -> None:
     shop = Shop()
     await shop.sell(1, 1)
-    shop.supplier.placing = [Refused("ProductUnavailable"), Paused(None)]
+    shop.supplier.placing = [Refused("ConstraintViolation"), Paused(None)]
     await shop.work()
     told = shop.orders.told(FulfillmentNeedsAttention)
     assert [(each.item_id, each.reason) for each in told] == [("item-1", "PURCHASE_REFUSED")]

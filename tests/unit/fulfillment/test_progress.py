@@ -2,13 +2,12 @@ from datetime import timedelta
 
 import pytest
 from fulfillment.domain.machine import Command
-from fulfillment.domain.model import ExternalId, KeyId, Reason, State
+from fulfillment.domain.model import ExternalId, Reason, State
 from fulfillment.domain.policy import MOST_AGE
-from fulfillment.intake import Intake
-from fulfillment.ports.supplier import CollectAnswer, InDoubt, NoAnswer, Refused, Unknown, Unreadable
-from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, LEASE
+from fulfillment.ports.supplier import InDoubt, NoAnswer, Refused
+from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS
+from fulfillment.working import LEASE
 from keyferry.events.v1.fulfillment_events_pb2 import (
-    FulfillmentDelivered,
     FulfillmentKeyReady,
     FulfillmentNeedsAttention,
     FulfillmentPurchased,
@@ -16,8 +15,18 @@ from keyferry.events.v1.fulfillment_events_pb2 import (
 )
 
 from tests.unit.fulfillment.examples import NOON, a_payment, an_order
-from tests.unit.fulfillment.fakes import collected, key_ids, supplier_order_id
+from tests.unit.fulfillment.fakes import key_ids, supplier_order_id
 from tests.unit.fulfillment.shop import ORDER_ID, Shop
+
+TOO_OLD = {
+    State.PENDING: Reason.PURCHASE_TOO_OLD,
+    State.PURCHASING: Reason.PURCHASE_TOO_OLD,
+    State.AWAITING_KEYS: Reason.KEYS_TOO_LATE,
+    State.WITHDRAWING: Reason.GIVE_UP_TOO_OLD,
+    State.REVOKING: Reason.GIVE_UP_TOO_OLD,
+    State.RETURNING: Reason.RETURN_TOO_LATE,
+    State.SHREDDING: Reason.GIVE_UP_TOO_OLD,
+}
 
 
 @pytest.fixture
@@ -52,34 +61,56 @@ async def test_the_supplier_is_told_what_was_ordered_and_for_whom(shop: Shop) ->
 
 
 async def test_nothing_is_asked_before_the_claim_is_committed(shop: Shop) -> None:
-    (claimed,) = await shop.progress.claim(64)
-    assert claimed.commands == (Command.PLACE_ORDER,)
-    assert shop.supplier.asked["place"] == 0
-    assert shop.purchase().state is State.PURCHASING
-    assert (await shop.found()).state is State.PURCHASING
+    (claimed,) = await shop.claim(64)
+    assert claimed.commands == (Command.PLAN_PURCHASE,)
+    assert not shop.supplier.asked
+    assert (shop.purchase().state, shop.purchase().claim) == (State.PENDING, 1)
+    assert (await shop.found()).state is State.PENDING
+
+
+async def test_nothing_is_bought_before_what_is_bought_is_committed(shop: Shop) -> None:
+    placed = list[State]()
+
+    async def note(step: str) -> None:
+        if step == "before commit":
+            placed.extend([shop.purchase().state] * shop.supplier.asked["place"])
+
+    (claimed,) = await shop.claim(64)
+    shop.orders.step = note
+    await shop.progress.act(claimed)
+    # The answer is written when the plan is committed, and not before.
+    assert placed == [State.PURCHASING]
 
 
 async def test_what_is_claimed_is_nobody_elses_until_its_lease_ends(shop: Shop) -> None:
-    await shop.progress.claim(64)
-    assert not await shop.progress.claim(64)
+    await shop.claim(64)
+    assert not await shop.claim(64)
     shop.clock.time += LEASE
-    (again,) = await shop.progress.claim(64)
+    (again,) = await shop.claim(64)
+    assert (again.commands, again.buying.purchase.claim) == ((Command.PLAN_PURCHASE,), 2)
+
+
+async def test_what_may_have_been_sent_is_settled(shop: Shop) -> None:
+    shop.supplier.placing = [NoAnswer()]
+    await shop.work()
+    shop.clock.time += LEASE
+    (again,) = await shop.claim(64)
     assert again.commands == (Command.SETTLE_ORDER,)
 
 
 async def test_what_is_under_way_keeps_its_lease(shop: Shop) -> None:
-    claimed = await shop.progress.claim(64)
+    claimed = await shop.claim(64)
     for _ in range(5):
         shop.clock.time += LEASE - timedelta(seconds=1)
         await shop.progress.extend(claimed)
-    assert not await shop.progress.claim(64)
+    assert not await shop.claim(64)
 
 
 async def test_a_lease_that_has_ended_is_not_taken_back(shop: Shop) -> None:
-    claimed = await shop.progress.claim(64)
+    claimed = await shop.claim(64)
     shop.clock.time += LEASE
     await shop.progress.extend(claimed)
-    assert len(await shop.progress.claim(64)) == 1
+    assert len(await shop.claim(64)) == 1
 
 
 def test_a_lease_outlives_missed_extensions_and_an_act_ends() -> None:
@@ -88,11 +119,11 @@ def test_a_lease_outlives_missed_extensions_and_an_act_ends() -> None:
 
 
 async def test_a_refusal_ends_it_with_its_reason(shop: Shop) -> None:
-    shop.supplier.placing = [Refused("ProductUnavailable")]
+    shop.supplier.placing = [Refused("ConstraintViolation")]
     assert await shop.work() == 1
     found = await shop.found()
     assert (found.state, found.reason) == (State.NEEDS_ATTENTION, Reason.PURCHASE_REFUSED)
-    assert shop.orders.rows.purchases[shop.purchase().external_id].refusal == "ProductUnavailable"
+    assert shop.purchase().refusal == "ConstraintViolation"
     (told,) = shop.orders.told(FulfillmentNeedsAttention)
     assert (told.order_id, told.item_id, told.reason) == ("order-1", "item-1", "PURCHASE_REFUSED")
     assert shop.seconds_to_next_look() is None
@@ -134,91 +165,27 @@ async def test_without_an_answer_it_asks_again_ever_later(shop: Shop) -> None:
 
 
 async def test_an_answer_that_tells_nothing_changes_nothing_for_who_watches(shop: Shop) -> None:
-    shop.supplier.placing = [NoAnswer(), InDoubt(None)]
-    await shop.progress.claim(64)
+    shop.supplier.placing = [NoAnswer(), NoAnswer(), InDoubt(None)]
+    await shop.work()
     before = await shop.found()
     shop.clock.time += LEASE
     await shop.work()
     shop.clock.pass_seconds(60)
     await shop.work()
     after = await shop.found()
-    assert shop.supplier.asked["place"] == 2
+    assert shop.supplier.asked["place"] == 3
     assert (after.version, after.update_time) == (before.version, before.update_time)
 
 
-async def test_keys_can_be_opened_as_they_arrive(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 1)]
-    await shop.work()
-    found = await shop.found()
-    assert found.state is State.AWAITING_KEYS
-    assert len(found.lines[0].keys) == 1
-    assert len(shop.orders.rows.mails) == 1
-    assert not shop.orders.told(FulfillmentReady)
-    shop.clock.pass_seconds(60)
-    await shop.work()
-    assert (await shop.found()).state is State.READY
-    assert len(shop.orders.told(FulfillmentKeyReady)) == 2
-
-
-async def test_more_keys_that_are_ready_are_fetched_at_once(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 1, more=True, ended=True)]
-    await shop.work()
-    assert shop.seconds_to_next_look() == 0
-
-
-async def test_a_key_that_was_sold_before_is_kept_and_the_others_can_be_opened(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 2, held=1)]
-    await shop.work()
-    found = await shop.found()
-    assert (found.state, found.reason) == (State.NEEDS_ATTENTION, Reason.DUPLICATE_KEY)
-    assert [key.held for key in found.lines[0].keys] == [False, True]
-    assert [told.key_id for told in shop.orders.told(FulfillmentKeyReady)] == key_ids(shop.purchase())[:1]
-
-
-async def test_without_any_key_to_open_there_is_no_mail(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 2, held=2)]
-    await shop.work()
-    assert not shop.orders.rows.mails
-
-
-async def test_an_order_that_ended_short_says_so_and_gives_what_came(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 1, ended=True)]
-    await shop.work()
-    found = await shop.found()
-    assert (found.state, found.reason) == (State.NEEDS_ATTENTION, Reason.KEYS_MISSING)
-    assert len(found.lines[0].keys) == 1
-    assert len(shop.orders.rows.mails) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"), [(Unreadable(), Reason.KEY_UNREADABLE), (Unknown(), Reason.PURCHASE_UNKNOWN)]
-)
-async def test_what_asking_again_cannot_mend_is_for_a_human(shop: Shop, answer: CollectAnswer, reason: Reason) -> None:
-    await shop.work()
-    shop.supplier.collecting = [answer]
-    await shop.work()
-    found = await shop.found()
-    assert (found.state, found.reason) == (State.NEEDS_ATTENTION, reason)
-    assert shop.seconds_to_next_look() is None
-
-
-@pytest.mark.parametrize("state", MOST_AGE)
-async def test_whatever_waits_too_long_is_for_a_human(shop: Shop, state: State) -> None:
-    shop.supplier.placing = [NoAnswer()] if state is State.PURCHASING else []
-    shop.supplier.collecting = [NoAnswer()]
-    for _ in range(list(MOST_AGE).index(state)):
-        await shop.work()
-    assert shop.purchase().state is state
+@pytest.mark.parametrize(("state", "reason"), TOO_OLD.items())
+async def test_whatever_waits_too_long_is_for_a_human(shop: Shop, state: State, reason: Reason) -> None:
+    await shop.place(state=state)
+    async with shop.orders.transaction() as transaction:
+        await transaction.save_purchase(shop.purchase(), now=NOON, run_at=NOON)
     shop.clock.time += MOST_AGE[state] + timedelta(seconds=1)
     asked = shop.supplier.asked.total()
     assert await shop.work() == 1
     found = await shop.found()
-    reason = Reason.KEYS_TOO_LATE if state is State.AWAITING_KEYS else Reason.PURCHASE_TOO_OLD
     assert (found.state, found.reason) == (State.NEEDS_ATTENTION, reason)
     assert shop.supplier.asked.total() == asked
     assert shop.orders.told(FulfillmentNeedsAttention)
@@ -229,7 +196,7 @@ async def test_what_was_given_up_and_bought_after_all_shows_the_suppliers_order(
     shop.supplier.placing = [NoAnswer()]
     await shop.work()
     shop.clock.pass_seconds(60)
-    (late,) = await shop.progress.claim(64)
+    (late,) = await shop.claim(64)
     shop.clock.time += MOST_AGE[State.PURCHASING]
     await shop.work()
     await shop.progress.act(late)
@@ -239,9 +206,12 @@ async def test_what_was_given_up_and_bought_after_all_shows_the_suppliers_order(
 
 
 async def test_two_workers_that_ask_the_same_are_told_the_same_once(shop: Shop) -> None:
-    (first,) = await shop.progress.claim(64)
+    shop.supplier.placing = [NoAnswer()]
+    await shop.work()
     shop.clock.time += LEASE
-    (second,) = await shop.progress.claim(64)
+    (first,) = await shop.claim(64)
+    shop.clock.time += LEASE
+    (second,) = await shop.claim(64)
     await shop.progress.act(first)
     await shop.work_until_ready()
     ready = shop.orders.rows
@@ -250,26 +220,10 @@ async def test_two_workers_that_ask_the_same_are_told_the_same_once(shop: Shop) 
     assert len(shop.supplier.sold) == 1
 
 
-async def test_an_order_is_ready_when_its_last_line_is(shop: Shop) -> None:
-    shop = Shop()
-    await shop.sell(1, 10)
-    await shop.work()
-    assert {purchase.state for purchase in shop.orders.purchases()} == {State.AWAITING_KEYS}
-    shop.supplier.collecting = [collected(shop.purchase(0), 1), collected(shop.purchase(1), 9), NoAnswer()]
-    await shop.work()
-    found = await shop.found()
-    assert [line.state for line in found.lines] == [State.READY, State.AWAITING_KEYS]
-    assert found.state is State.AWAITING_KEYS
-    shop.clock.pass_seconds(60)
-    await shop.work()
-    assert (await shop.found()).state is State.READY
-    assert sum(purchase.quantity for purchase in shop.supplier.sold.values()) == 11
-
-
 async def test_every_line_that_needs_attention_is_told(shop: Shop) -> None:
     shop = Shop()
     await shop.sell(1, 1)
-    shop.supplier.placing = [Refused("ProductUnavailable"), Refused("InsufficientBalance")]
+    shop.supplier.placing = [Refused("ConstraintViolation"), Refused("Preorder")]
     await shop.work()
     told = shop.orders.told(FulfillmentNeedsAttention)
     assert [(each.item_id, each.reason) for each in told] == [
@@ -279,53 +233,12 @@ async def test_every_line_that_needs_attention_is_told(shop: Shop) -> None:
 
 
 async def test_a_trouble_of_the_whole_order_is_told_apart_from_that_of_a_line(shop: Shop) -> None:
-    shop.supplier.placing = [Refused("ProductUnavailable")]
+    shop.supplier.placing = [Refused("ConstraintViolation")]
     async with shop.orders.transaction() as transaction:
-        await Intake(shop.clock).take_payment(transaction, a_payment(1, payment_id="payment-2"), telling="event-2")
+        await shop.intake.take_payment(transaction, a_payment(1, payment_id="payment-2"), telling="event-2")
     await shop.work()
     told = shop.orders.told(FulfillmentNeedsAttention)
     assert [(each.item_id, each.reason) for each in told] == [("", "PAYMENT_MISMATCH"), ("item-1", "PURCHASE_REFUSED")]
-
-
-async def test_an_order_is_delivered_when_its_owner_has_opened_every_key(shop: Shop) -> None:
-    await shop.work_until_ready()
-    first, second = key_ids(shop.purchase())
-    await shop.open_key(first)
-    assert (await shop.found()).state is State.READY
-    await shop.open_key(second)
-    found = await shop.found()
-    assert found.state is State.DELIVERED
-    assert all(key.open_time == NOON for key in found.lines[0].keys)
-    assert [told.order_id for told in shop.orders.told(FulfillmentDelivered)] == ["order-1"]
-
-
-async def test_a_key_opened_before_the_others_came_counts(shop: Shop) -> None:
-    await shop.work()
-    shop.supplier.collecting = [collected(shop.purchase(), 1)]
-    await shop.work()
-    first, second = key_ids(shop.purchase())
-    await shop.open_key(first)
-    assert (await shop.found()).state is State.AWAITING_KEYS
-    shop.clock.pass_seconds(60)
-    await shop.work_until_ready()
-    await shop.open_key(second)
-    assert (await shop.found()).state is State.DELIVERED
-
-
-async def test_a_key_opened_again_keeps_its_first_time_and_tells_nobody(shop: Shop) -> None:
-    await shop.work_until_ready()
-    first, _ = key_ids(shop.purchase())
-    await shop.open_key(first)
-    before = await shop.found()
-    shop.clock.pass_seconds(60)
-    await shop.open_key(first)
-    assert await shop.found() == before
-
-
-async def test_a_key_of_nobody_we_know_is_passed_over(shop: Shop) -> None:
-    before = shop.orders.rows
-    await shop.open_key(KeyId("key-of-somebody"))
-    assert shop.orders.rows == before
 
 
 async def test_a_hint_makes_it_look_now(shop: Shop) -> None:
@@ -340,7 +253,7 @@ async def test_a_hint_makes_it_look_now(shop: Shop) -> None:
 
 async def test_a_hint_while_a_worker_is_at_it_is_not_lost(shop: Shop) -> None:
     shop.supplier.placing = [InDoubt(timedelta(hours=1))]
-    (claimed,) = await shop.progress.claim(64)
+    (claimed,) = await shop.claim(64)
     async with shop.orders.transaction() as transaction:
         await transaction.hasten(shop.purchase().external_id, now=shop.clock.now())
     await shop.progress.act(claimed)
@@ -348,7 +261,7 @@ async def test_a_hint_while_a_worker_is_at_it_is_not_lost(shop: Shop) -> None:
 
 
 async def test_a_purchase_that_vanished_is_an_error_and_not_a_silence(shop: Shop) -> None:
-    (claimed,) = await shop.progress.claim(64)
+    (claimed,) = await shop.claim(64)
     shop.orders.rows.purchases.clear()
     with pytest.raises(LookupError):
         await shop.progress.act(claimed)

@@ -3,16 +3,14 @@ from chassis.errors import InvalidRequest
 from chassis.paging import write_page_token
 from fulfillment.domain.model import Customer, KeyId, OrderId, State
 from fulfillment.errors import KeyNotFound, OrderNotFound
-from fulfillment.intake import Intake
 from fulfillment.ports.vault import KeyWish, Viewer
-from fulfillment.progress import Progress
 from fulfillment.reading import Page, Reading
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 from keyferry.type.v1 import actor_pb2
 
-from tests.unit.fulfillment.examples import ALICE, DIGEST, HandClock, a_payment, an_order
-from tests.unit.fulfillment.fakes import FakeSupplier, collected, key_ids
-from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.examples import ALICE, an_order
+from tests.unit.fulfillment.fakes import collected, key_ids
+from tests.unit.fulfillment.office import Office
 
 ORDER_ID = OrderId("order-1")
 BOB = Customer("bob", "bob@example.com")
@@ -22,23 +20,19 @@ def actor(name: str, kind: actor_pb2.ActorType.ValueType = actor_pb2.ACTOR_TYPE_
     return actor_pb2.Actor(type=kind, id=name, email=f"{name}@example.com", ip_address="192.0.2.7")
 
 
-class Library:
+class Library(Office):
     def __init__(self) -> None:
-        self.orders, self.clock, self.supplier = MemoryOrders(), HandClock(), FakeSupplier()
+        super().__init__()
         self.reading = Reading(self.orders, clock=self.clock)
 
     async def add(self, order_id: str, customer: Customer = ALICE) -> None:
-        async with self.orders.transaction() as transaction:
-            await Intake(self.clock).take_order(transaction, an_order(order_id, 2, customer=customer), DIGEST)
+        await self.order(an_order(order_id, 2, customer=customer))
 
     async def deliver(self, *, held: int) -> tuple[KeyId, KeyId]:
-        async with self.orders.transaction() as transaction:
-            await Intake(self.clock).take_payment(transaction, a_payment(), telling="event-1")
-        progress = Progress(self.orders, self.supplier, clock=self.clock)
-        for _ in range(2):
-            (claimed,) = await progress.claim(9)
-            self.supplier.collecting = [collected(claimed.buying.purchase, 2, held=held)]
-            await progress.act(claimed)
+        await self.pay()
+        await self.work()
+        self.supplier.collecting = [collected(self.purchase(), 2, held=held)]
+        await self.work()
         first, second = key_ids(self.orders.purchases()[0])
         return first, second
 

@@ -3,15 +3,18 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fulfillment.domain.model import Fulfillment, OrderId, Reason, State
-from fulfillment.intake import Intake
+from fulfillment.domain.payments import Paid, PaymentVerdict
 from fulfillment.metrics import WATCHERS
 from fulfillment.watching import LOOK_SECONDS, STREAM_SECONDS, Watching
 
 from tests.unit.fulfillment.examples import DIGEST, HandClock, an_order
 from tests.unit.fulfillment.memory_orders import MemoryOrders
+from tests.unit.fulfillment.office import Office
 from tests.unit.simulated import SimulatedClock, simulate
 
 ORDER_ID = OrderId("order-1")
+
+UNPAID = Paid(PaymentVerdict.SHORT, None, None)
 
 
 class Scene:
@@ -24,12 +27,12 @@ class Scene:
 
     async def add(self) -> None:
         async with self.orders.transaction() as transaction:
-            await Intake(HandClock()).take_order(transaction, an_order(), DIGEST)
+            await Office().intake.take_order(transaction, an_order(), DIGEST)
 
     async def move(self, state: State, *, notify: str | None = ORDER_ID) -> None:
         async with self.orders.transaction() as transaction:
             now = HandClock().now()
-            await transaction.save_summary(ORDER_ID, state, Reason.NONE, now=now, paid=None, pay_time=None)
+            await transaction.save_summary(ORDER_ID, state, Reason.NONE, now=now, paid=UNPAID, pay_time=None)
         if notify is not None:
             self.watching.changed(notify)
 

@@ -10,17 +10,17 @@ import pytest
 from chassis.errors import KeyferryError, RemoteError
 from chassis.settings import ServiceSettings
 from keyferry.audit.v1 import audit_service_pb2
-from keyferry.fulfillment.v1 import fulfillment_service_pb2
+from keyferry.fulfillment.v1 import fulfillment_admin_service_pb2, fulfillment_service_pb2
 from keyferry.kinguin.v1 import kinguin_service_pb2
 from keyferry.vault.v1 import vault_service_pb2
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("audit", "fulfillment", "gateway", "kinguin_gateway", "vault")
 CONTRACTS = {
-    "audit": audit_service_pb2.DESCRIPTOR,
-    "fulfillment": fulfillment_service_pb2.DESCRIPTOR,
-    "kinguin_gateway": kinguin_service_pb2.DESCRIPTOR,
-    "vault": vault_service_pb2.DESCRIPTOR,
+    "audit": [audit_service_pb2.DESCRIPTOR],
+    "fulfillment": [fulfillment_service_pb2.DESCRIPTOR, fulfillment_admin_service_pb2.DESCRIPTOR],
+    "kinguin_gateway": [kinguin_service_pb2.DESCRIPTOR],
+    "vault": [vault_service_pb2.DESCRIPTOR],
 }
 
 
@@ -64,7 +64,8 @@ def test_the_example_environment_lists_every_setting() -> None:
 @pytest.mark.parametrize("part", CONTRACTS)
 def test_every_method_is_in_its_access_list_and_nothing_else(part: str) -> None:
     access = importlib.import_module(f"{part}.access").ACCESS
-    methods = {name for service in CONTRACTS[part].services_by_name.values() for name in service.methods_by_name}
+    services = [service for contract in CONTRACTS[part] for service in contract.services_by_name.values()]
+    methods = {name for service in services for name in service.methods_by_name}
     assert access.keys() == methods
     assert all(callers for callers in access.values()), "a method that nobody may call should not exist"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from chassis.settings import ServiceSettings, Settings
 from sandbox.kinguin.__main__ import main as simulate
-from sandbox.processes import PROGRAMS, SHORT_BOUNDS, Program
+from sandbox.processes import PROGRAMS, SHORT_BOUNDS, SHORT_PATIENCE, Program
 from sandbox.setup import Options, Setup
 
 MakeSetup = Callable[..., Setup]
@@ -40,6 +40,14 @@ def test_a_program_is_told_what_it_declares_and_starts_with_it(
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     declared.load()
+
+
+def test_faults_are_planned_only_where_they_were_asked_for(make_setup: MakeSetup) -> None:
+    for options in (Options(), Options(failpoints=True)):
+        setup = make_setup(options)
+        told = BY_NAME["vault"].settings(setup, "vault-2")
+        assert ("KEYFERRY_FAILPOINTS_FILE" in told) is options.failpoints
+    assert setup.layout.failpoints("vault-2").read_text() == ""
 
 
 def test_the_simulator_knows_its_options_and_shares_the_edges_secret(make_setup: MakeSetup) -> None:
@@ -87,6 +95,9 @@ def test_bounds_are_short_with_the_simulator_and_real_with_the_real_supplier(mak
     real = gateway.settings(make_setup(**REAL_KINGUIN), "kinguin-gateway")
     assert not SHORT_BOUNDS.keys() & real.keys()
     assert real["KINGUIN_API_KEY"] == "theirs"
+    fulfillment = BY_NAME["fulfillment"]
+    assert SHORT_PATIENCE.items() <= fulfillment.settings(make_setup(), "fulfillment").items()
+    assert not SHORT_PATIENCE.keys() & fulfillment.settings(make_setup(**REAL_KINGUIN), "fulfillment").keys()
 
 
 def test_chosen_bounds_hold(make_setup: MakeSetup) -> None:

@@ -24,9 +24,9 @@ class PostgresOrders:
         self._outbox = outbox
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[PostgresOrderTransaction]:
-        """Run a block in one transaction."""
-        async with self._database.transaction() as connection:
+    async def transaction(self, step: str = "") -> AsyncIterator[PostgresOrderTransaction]:
+        """Run a block in one transaction; what it commits is a step with failpoints around it."""
+        async with self._database.transaction(step and f"fulfillment.{step}") as connection:
             yield PostgresOrderTransaction(connection, self._outbox)
 
     def within(self, connection: AsyncConnection) -> PostgresOrderTransaction:
@@ -49,7 +49,7 @@ class PostgresOrders:
 
     async def due_mails(self, limit: int, *, lease: timedelta, now: datetime) -> Sequence[MailDue]:
         """Claim mails that are due."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("fulfillment.claim_mails") as connection:
             due = (
                 select(MAIL.c.order_id)
                 .where(MAIL.c.run_at <= now)
@@ -86,7 +86,7 @@ class PostgresOrders:
 
     async def mail_waits(self, order_id: OrderId, *, run_at: datetime | None, failure: str) -> None:
         """Note why the mail was not taken and when to try again."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("fulfillment.mail_waits") as connection:
             await connection.execute(
                 update(MAIL).where(MAIL.c.order_id == order_id).values(run_at=run_at, failure=failure)
             )

@@ -1,7 +1,9 @@
 """Reads fulfillments: four queries for any number of orders, put together here."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -21,12 +23,18 @@ from fulfillment.domain.model import (
     Line,
     Order,
     OrderId,
+    Payment,
     Purchase,
     Reason,
+    Refund,
+    RefundRequest,
     State,
 )
 
 Rows = Sequence[Row[Any]]
+
+# A purchase here has been planned since purchases are.
+_PLANNED = frozenset({State.PURCHASING, State.AWAITING_KEYS})
 
 
 async def read_fulfillments(connection: AsyncConnection, orders: Rows) -> list[Fulfillment]:
@@ -77,24 +85,31 @@ def _fulfillment(row: Row[Any], items: Rows, purchases: Rows, keys: Rows) -> Ful
         order=order,
         state=State(row.state),
         reason=Reason(row.reason),
-        paid=None if row.paid_currency is None else Amount(row.paid_currency, row.paid_minor),
+        paid=_amount(row.paid_currency, row.paid_minor),
         lines=[_line(item, purchases, keys) for item in items],
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
         pay_time=row.pay_time,
         mail_time=row.mail_time,
+        refunded=_amount(row.refunded_currency, row.refunded_minor),
+        cancel_time=row.cancel_time,
     )
 
 
-def _line(item: Row[Any], purchases: Rows, keys: Rows) -> Line:
-    own = [purchase_of(row) for row in purchases if row.item_id == item.item_id]
+def _amount(currency: str | None, minor: int) -> Amount | None:
+    return None if currency is None else Amount(currency, minor)
+
+
+def _line(row: Row[Any], purchases: Rows, keys: Rows) -> Line:
+    item = item_of(row)
+    own = [purchase_of(each, item) for each in purchases if each.item_id == item.item_id]
     state, reason = fold((purchase.state, purchase.reason) for purchase in own)
     return Line(
-        item=item_of(item),
-        product_name=item.product_name,
+        item=item,
+        product_name=row.product_name,
         purchases=own,
-        keys=[_key(row) for row in keys if row.item_id == item.item_id],
+        keys=[_key(each) for each in keys if each.item_id == item.item_id],
         state=state,
         reason=reason,
     )
@@ -109,11 +124,29 @@ def item_of(row: Row[Any]) -> Item:
         max_unit_price=row.max_unit_price,
         offer_id=row.offer_id,
         key_type=row.key_type,
+        unit_price=row.unit_price,
     )
 
 
-def purchase_of(row: Row[Any]) -> Purchase:
-    """Read a purchase."""
+async def items_of(connection: AsyncConnection, order_ids: AbstractSet[str]) -> Mapping[tuple[str, str], Item]:
+    """Return the items of orders, by order and item."""
+    rows = await connection.execute(select(ITEM).where(ITEM.c.order_id.in_(order_ids)))
+    return {(row.order_id, row.item_id): item_of(row) for row in rows}
+
+
+def purchase_of(row: Row[Any], item: Item) -> Purchase:
+    """Read a purchase of an item.
+
+    A worker of the version before, which knows no plans, buys what the item says; while both versions run, what it
+    began must go on as it was sent.
+    """
+    purchase = _purchase(row)
+    if purchase.state in _PLANNED and not purchase.is_planned:
+        return replace(purchase, offer_id=item.offer_id, unit_limit=item.max_unit_price)
+    return purchase
+
+
+def _purchase(row: Row[Any]) -> Purchase:
     return Purchase(
         external_id=ExternalId(row.external_id),
         order_id=OrderId(row.order_id),
@@ -122,10 +155,24 @@ def purchase_of(row: Row[Any]) -> Purchase:
         state=State(row.state),
         state_time=row.state_time,
         reason=Reason(row.reason),
+        chunk=row.chunk,
+        attempt=row.attempt,
+        offer_id=row.offer_id,
+        unit_limit=row.unit_limit,
+        replaced_key_id=None if row.replaced_key_id is None else KeyId(row.replaced_key_id),
+        is_preorder=row.is_preorder,
+        release_time=row.release_time,
+        refusal=row.refusal,
         supplier_order_id=row.supplier_order_id,
+        charged=row.charged,
         place_time=row.place_time,
         tries=row.tries,
         park_time=row.park_time,
+        give_up=Reason(row.give_up),
+        canceled_quantity=row.canceled_quantity,
+        lane=row.lane,
+        claim=row.claim,
+        next_time=row.run_at,
     )
 
 
@@ -138,4 +185,40 @@ def _key(row: Row[Any]) -> Key:
         held=row.held,
         ready_time=row.ready_time,
         open_time=row.open_time,
+        revoke_time=row.revoke_time,
+        replace_time=row.replace_time,
+    )
+
+
+def payment_of(row: Row[Any]) -> Payment:
+    """Read a payment."""
+    amount = Amount(row.currency, row.minor)
+    return Payment(row.provider, row.payment_id, OrderId(row.order_id), amount, row.confirm_time)
+
+
+def refund_of(row: Row[Any], amount: Amount | None = None) -> Refund:
+    """Read a refund; its amount is another column's where a payment's stands beside it."""
+    return Refund(
+        provider=row.provider,
+        refund_id=row.refund_id,
+        payment_id=row.payment_id,
+        amount=amount or Amount(row.currency, row.minor),
+        refund_time=row.refund_time,
+        item_ids=[ItemId(item_id) for item_id in row.item_ids],
+        request_ids=row.request_ids,
+        is_chargeback=row.is_chargeback,
+    )
+
+
+def refund_request_of(row: Row[Any]) -> RefundRequest:
+    """Read a refund request."""
+    return RefundRequest(
+        request_id=row.request_id,
+        order_id=OrderId(row.order_id),
+        item_id=None if row.item_id is None else ItemId(row.item_id),
+        external_id=None if row.external_id is None else ExternalId(row.external_id),
+        quantity=row.quantity,
+        amount=Amount(row.currency, row.minor),
+        reason=Reason(row.reason),
+        is_answered=row.answer_time is not None,
     )

@@ -1,6 +1,19 @@
 """Fulfillment's tables, as the queries name them. Their truth is in the migrations."""
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Identity, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
 
 _metadata = MetaData()
 _moment = DateTime(timezone=True)
@@ -17,6 +30,8 @@ ORDER = Table(
     Column("total_minor", BigInteger, nullable=False),
     Column("paid_currency", Text),
     Column("paid_minor", BigInteger),
+    Column("refunded_currency", Text),
+    Column("refunded_minor", BigInteger),
     Column("digest", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -25,6 +40,7 @@ ORDER = Table(
     Column("update_time", _moment, nullable=False),
     Column("pay_time", _moment),
     Column("mail_time", _moment),
+    Column("cancel_time", _moment),
 )
 
 ITEM = Table(
@@ -37,6 +53,7 @@ ITEM = Table(
     Column("offer_id", Text, nullable=False),
     Column("quantity", Integer, nullable=False),
     Column("max_unit_price", BigInteger, nullable=False),
+    Column("unit_price", BigInteger),
     Column("key_type", Text, nullable=False),
     Column("product_name", Text, nullable=False),
 )
@@ -50,6 +67,40 @@ PAYMENT = Table(
     Column("currency", Text, nullable=False),
     Column("minor", BigInteger, nullable=False),
     Column("confirm_time", _moment, nullable=False),
+    Column("create_time", _moment, nullable=False),
+    Column("is_matched", Boolean, nullable=False),
+)
+
+REFUND = Table(
+    "refund",
+    _metadata,
+    Column("provider", Text, primary_key=True),
+    Column("refund_id", Text, primary_key=True),
+    Column("payment_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("minor", BigInteger, nullable=False),
+    Column("refund_time", _moment, nullable=False),
+    Column("item_ids", ARRAY(Text), nullable=False),
+    Column("request_ids", ARRAY(Text), nullable=False),
+    Column("is_chargeback", Boolean, nullable=False),
+    Column("apply_time", _moment),
+    Column("create_time", _moment, nullable=False),
+)
+
+REFUND_REQUEST = Table(
+    "refund_request",
+    _metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("order_id", Text, nullable=False),
+    Column("item_id", Text),
+    Column("external_id", Text),
+    Column("quantity", Integer, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("minor", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("position", BigInteger, Identity(always=True)),
+    Column("answer_time", _moment),
+    Column("create_time", _moment, nullable=False),
 )
 
 PURCHASE = Table(
@@ -58,6 +109,7 @@ PURCHASE = Table(
     Column("external_id", Text, primary_key=True),
     Column("order_id", Text, nullable=False),
     Column("item_id", Text, nullable=False),
+    Column("customer_id", Text, nullable=False),
     Column("chunk", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("quantity", Integer, nullable=False),
@@ -72,6 +124,16 @@ PURCHASE = Table(
     Column("lease_until", _moment),
     Column("hastened", Boolean, nullable=False),
     Column("park_time", _moment),
+    Column("offer_id", Text, nullable=False),
+    Column("unit_limit", BigInteger),
+    Column("replaced_key_id", Text),
+    Column("is_preorder", Boolean, nullable=False),
+    Column("release_time", _moment),
+    Column("charged", BigInteger),
+    Column("give_up", Text, nullable=False),
+    Column("canceled_quantity", Integer, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("claim", BigInteger, nullable=False),
 )
 
 KEY = Table(
@@ -86,6 +148,8 @@ KEY = Table(
     Column("position", BigInteger, Identity(always=True)),
     Column("ready_time", _moment, nullable=False),
     Column("open_time", _moment),
+    Column("revoke_time", _moment),
+    Column("replace_time", _moment),
 )
 
 MAIL = Table(
@@ -96,4 +160,5 @@ MAIL = Table(
     Column("tries", Integer, nullable=False),
     Column("send_time", _moment),
     Column("failure", Text, nullable=False),
+    Column("again_times", ARRAY(_moment), nullable=False),
 )

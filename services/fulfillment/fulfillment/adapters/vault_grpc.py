@@ -1,13 +1,36 @@
-"""Vault over gRPC. What it answers passes through unread."""
+"""Vault over gRPC. What it answers to a customer or a person passes through unread."""
 
+import uuid
+from collections.abc import Sequence
 from datetime import UTC
 
 import grpc
+import structlog
+from chassis.errors import KeyferryError
 from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
-from fulfillment.ports.vault import DownloadLink, KeyWish, Viewer
+from fulfillment.domain.model import KeyId, OrderId
+from fulfillment.ports.vault import (
+    DownloadLink,
+    KeyWish,
+    NoWord,
+    RevokeAnswer,
+    Revoked,
+    SomeOpened,
+    Upload,
+    Uploaded,
+    Viewer,
+)
+
+logger = structlog.get_logger(__name__)
+
+# One transaction over as many as a thousand keys.
+REVOKE_SECONDS = 30.0
+# A row, then an object of the store.
+SHRED_SECONDS = 30.0
+_NAMESPACE = uuid.UUID("c0a0b4a2-6f0e-4c9a-9d0c-6a8d0a3f5e17")
 
 
 class GrpcVault:
@@ -39,6 +62,54 @@ class GrpcVault:
         )
         return (await self._stub.RevealKey(request)).key_jwe
 
+    async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:
+        """Revoke all of these keys, or none where any was opened."""
+        if not key_ids:
+            return Revoked()
+        names = sorted(key_ids)
+        request = pb.RevokeKeysRequest(
+            request_id=_request_id("revoke", order_id, why, *names), order_id=order_id, key_ids=names, reason=why
+        )
+        try:
+            await self._stub.RevokeKeys(request, timeout=REVOKE_SECONDS)
+        except KeyferryError as error:
+            opened = error.metadata.get("opened_key_ids", "") if error.reason == "KEY_OPENED" else ""
+            if opened:
+                return SomeOpened([KeyId(key_id) for key_id in opened.split(",")])
+            logger.warning("keys were not revoked", order_id=order_id, reason=error.reason)
+            return NoWord()
+        return Revoked()
+
+    async def shred_key(self, order_id: OrderId, key_id: KeyId, *, why: str) -> bool:
+        """Destroy a revoked key."""
+        request = pb.ShredKeyRequest(
+            request_id=_request_id("shred", order_id, why, key_id), order_id=order_id, key_id=key_id, reason=why
+        )
+        try:
+            await self._stub.ShredKey(request, timeout=SHRED_SECONDS)
+        except KeyferryError as error:
+            logger.warning("a key was not destroyed", key_id=key_id, reason=error.reason)
+            return False
+        return True
+
+    async def upload_jwk(self) -> bytes:
+        """Return the public key to which a person encrypts an uploaded key."""
+        return (await self._stub.GetUploadKey(pb.GetUploadKeyRequest())).upload_jwk
+
+    async def seal_upload(self, upload: Upload) -> Uploaded:
+        """Have an uploaded key sealed."""
+        request = pb.SealKeyRequest(
+            request_id=upload.request_id,
+            source_ref=upload.source_ref,
+            order_id=upload.order_id,
+            item_id=upload.item_id,
+            customer_id=upload.customer_id,
+            content_type=upload.content_type,
+            key_jwe=upload.key_jwe,
+        )
+        sealed = (await self._stub.SealKey(request)).key
+        return Uploaded(KeyId(sealed.key_id), held=sealed.state == pb.STATE_HELD)
+
 
 def _actor(viewer: Viewer) -> actor_pb2.Actor:
     return actor_pb2.Actor(
@@ -48,3 +119,8 @@ def _actor(viewer: Viewer) -> actor_pb2.Actor:
         ip_address=viewer.ip_address,
         user_agent=viewer.user_agent,
     )
+
+
+def _request_id(what: str, *parts: str) -> str:
+    # All that the request says: vault refuses another body under a known request id.
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join((what, *parts))))

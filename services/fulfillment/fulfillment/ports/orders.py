@@ -1,6 +1,6 @@
-"""The rows of orders, as fulfillment needs them."""
+"""The rows of orders, as fulfillment needs them: one transaction over everything that is written together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -8,35 +8,33 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from fulfillment.domain.model import (
-    Amount,
     ExternalId,
     Fulfillment,
     ItemId,
     Key,
     KeyId,
+    Money,
     Order,
     OrderId,
     Payment,
     Purchase,
     Reason,
+    Refund,
+    RefundRequest,
     State,
 )
-from fulfillment.domain.planner import Planned
+from fulfillment.domain.payments import Paid
 from fulfillment.ports.mail import MailDue
 from fulfillment.ports.supplier import Buying
 
 R = TypeVar("R", bound=Message)
 
 
-class OrderTransaction(Protocol):
-    """One transaction over one or more orders, with everything that is told about them."""
+class OrderRows(Protocol):
+    """Orders, with what they come to."""
 
     async def load(self, order_id: OrderId, *, lock: bool = False) -> Fulfillment | None:
         """Return a fulfillment; locked, nobody else changes it until the transaction ends."""
-        ...
-
-    async def order_of_key(self, key_id: KeyId) -> OrderId | None:
-        """Return the order that a key belongs to."""
         ...
 
     async def digest(self, order_id: OrderId) -> bytes | None:
@@ -47,41 +45,120 @@ class OrderTransaction(Protocol):
         """Add an order; False when it is known already, and then nothing was added."""
         ...
 
-    async def add_payment(self, payment: Payment) -> Payment | None:
+    async def cancel_order(self, order_id: OrderId, *, now: datetime) -> None:
+        """Note when an order was first asked to be canceled."""
+        ...
+
+    async def save_summary(
+        self,
+        order_id: OrderId,
+        state: State,
+        reason: Reason,
+        *,
+        now: datetime,
+        paid: Paid,
+        pay_time: datetime | None,
+    ) -> None:
+        """Write what the order comes to, count its version up, and tell those who watch it."""
+        ...
+
+
+class MoneyRows(Protocol):
+    """Payments, refunds, and what the shop is asked to pay back.
+
+    Of a payment, its refund and its order that arrive at one moment, each in a transaction of its own, none stays
+    unseen: who comes second sees the first. An order is locked after these are added, never before.
+    """
+
+    async def add_payment(self, payment: Payment, *, now: datetime) -> Payment | None:
         """Add a payment; when its number is known already nothing is added, and the known one is returned."""
         ...
 
-    async def payments(self, order_id: OrderId) -> Sequence[Payment]:
-        """Return an order's payments; they may be there before it."""
+    async def add_refund(self, refund: Refund, *, now: datetime) -> Refund | None:
+        """Add a refund, which has yet to be applied; when its number is known, return the known one instead."""
         ...
 
-    async def add_purchases(self, order_id: OrderId, planned: Sequence[Planned], *, now: datetime) -> None:
-        """Add purchases, due at once; those that are there stay as they are."""
+    async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
+        """Return the order that a payment is for; None while the payment is not known."""
         ...
 
-    async def lock_due(self, limit: int, *, now: datetime) -> Sequence[Buying]:
-        """Lock purchases that are due, each with its order; those that somebody else has are passed over."""
+    async def money(self, order_id: OrderId) -> Money:
+        """Return an order's payments, and the refunds of those payments; they may be there before the order."""
         ...
 
-    async def lease(self, purchase: Purchase, *, until: datetime) -> None:
-        """Write a claimed purchase; it is due again when the lease ends without an answer."""
+    async def take_pending_refunds(self, order_id: OrderId) -> Sequence[Refund]:
+        """Return refunds of the order's payments that were not applied yet, and note that they are."""
         ...
 
-    async def extend_leases(self, external_ids: Sequence[ExternalId], *, now: datetime, until: datetime) -> None:
-        """Let leases that have not ended last longer; one that has ended may be somebody else's already."""
+    async def add_refund_request(self, request: RefundRequest, *, now: datetime) -> bool:
+        """Add a request; False when it is there already."""
         ...
 
-    async def save_purchase(
-        self, purchase: Purchase, *, now: datetime, run_at: datetime | None, refusal: str = ""
-    ) -> None:
+    async def refund_requests(self, order_id: OrderId) -> Sequence[RefundRequest]:
+        """Return what the shop was asked to pay back of an order, in the order of asking."""
+        ...
+
+    async def answer_refund_requests(self, order_id: OrderId, request_ids: Sequence[str]) -> Sequence[RefundRequest]:
+        """Note which of an order's requests were answered, and return those that were not before."""
+        ...
+
+
+class PurchaseRows(Protocol):
+    """Purchases, and who works on them.
+
+    A purchase that is written carries the claim on whose behalf that is done: a worker's is the one that `lease`
+    returned, also where the purchase was read again since; everybody else's is the one that was read.
+    """
+
+    async def add_purchases(self, purchases: Sequence[Purchase], *, run_at: datetime) -> None:
+        """Add purchases, due at the given time; those that are there stay as they are."""
+        ...
+
+    async def waiting(self, customer_id: str, *, most: int) -> int:
+        """Count a customer's purchases that wait to be bought, up to the given number."""
+        ...
+
+    async def lock_due(self, shares: Mapping[int, int], *, now: datetime) -> Sequence[Buying]:
+        """Lock purchases that are due, from each lane at most its share, each with its order.
+
+        Those that somebody else has are passed over. In a lane the one that has been due longest is first.
+        """
+        ...
+
+    async def lease(self, purchase: Purchase, *, until: datetime) -> Purchase:
+        """Write a claimed purchase and return it under its new claim; it is due again when its lease just ends."""
+        ...
+
+    async def renew(self, purchase: Purchase, *, until: datetime) -> None:
+        """Write a purchase that its worker goes on with, under the same claim.
+
+        Raises LookupError when somebody else has claimed it since, who must not be overtaken by what would follow.
+        """
+        ...
+
+    async def extend_leases(self, claims: Mapping[ExternalId, int], *, now: datetime, until: datetime) -> None:
+        """Let leases of the given claims that have not ended last longer."""
+        ...
+
+    async def save_purchase(self, purchase: Purchase, *, now: datetime, run_at: datetime | None) -> None:
         """Write a purchase and end its lease; `run_at` is when a worker looks at it again, never when None.
 
-        What was hastened while it was leased is due at once.
+        What was hastened while it was leased is due at once. While the lease of another claim lasts, the facts are
+        written all the same, for they may not be told again, and the lease, its end and the hint stay as their holder
+        has them. But what nobody is to look at again is nobody's, and what nobody holds is due as it is said here.
         """
         ...
 
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         """Let a waiting purchase be looked at now; one that a worker has, as soon as it is put back."""
+        ...
+
+
+class KeyRows(Protocol):
+    """Keys, by their names."""
+
+    async def order_of_key(self, key_id: KeyId) -> OrderId | None:
+        """Return the order that a key belongs to."""
         ...
 
     async def add_keys(self, order_id: OrderId, keys: Sequence[Key]) -> Sequence[Key]:
@@ -92,30 +169,43 @@ class OrderTransaction(Protocol):
         """Note the first opening of a key; False when it was opened before."""
         ...
 
+    async def revoke_keys(self, key_ids: Sequence[KeyId], *, now: datetime) -> None:
+        """Note that nobody can open these keys any more."""
+        ...
+
+    async def replace_key(self, key_id: KeyId, *, now: datetime) -> bool:
+        """Note that another key is bought in place of this one; False when one was before."""
+        ...
+
     async def name_product(self, order_id: OrderId, item_id: ItemId, name: str) -> None:
         """Keep the supplier's name of a line's product."""
         ...
 
-    async def save_summary(
-        self,
-        order_id: OrderId,
-        state: State,
-        reason: Reason,
-        *,
-        now: datetime,
-        paid: Amount | None,
-        pay_time: datetime | None,
-    ) -> None:
-        """Write what the order comes to, count its version up, and tell those who watch it."""
-        ...
+
+class MailRows(Protocol):
+    """The one mail of each order."""
 
     async def want_mail(self, order_id: OrderId, *, now: datetime) -> None:
         """Let the order's one mail be sent; wanted twice it is sent once."""
         ...
 
+    async def want_mail_again(
+        self, order_id: OrderId, *, now: datetime, most: int, within: timedelta
+    ) -> datetime | None:
+        """Let a mail that is wanted be sent again, also one that the mail server refused.
+
+        Returns None, or, where it was wanted again that often within that time already, when it may be again. Raises
+        LookupError for an order that no mail was ever wanted for.
+        """
+        ...
+
     async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
         """Note that the mail server took the mail."""
         ...
+
+
+class Telling(Protocol):
+    """What is told to others, and what was answered before."""
 
     async def tell(self, subject: str, message: Message, *, about: str, now: datetime, identity: Sequence[str]) -> None:
         """Put an event into the outbox; the same identity is the same event."""
@@ -130,11 +220,15 @@ class OrderTransaction(Protocol):
         ...
 
 
+class OrderTransaction(OrderRows, MoneyRows, PurchaseRows, KeyRows, MailRows, Telling, Protocol):
+    """One transaction over one or more orders, with everything that is told about them."""
+
+
 class Orders(Protocol):
     """The rows of orders. Raises ServiceUnavailable when the database does not answer."""
 
-    def transaction(self) -> AbstractAsyncContextManager[OrderTransaction]:
-        """Run a block in one transaction."""
+    def transaction(self, step: str = "") -> AbstractAsyncContextManager[OrderTransaction]:
+        """Run a block in one transaction. One that writes names its `step`, around whose commit failpoints are."""
         ...
 
     async def page(

@@ -6,11 +6,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from fulfillment.domain.machine import Command
-from fulfillment.domain.model import (
-    Item,
-    KeyId,
-    Purchase,
-)
+from fulfillment.domain.model import Item, KeyId, OrderId, Purchase
+from fulfillment.domain.planner import Known
+from fulfillment.domain.product import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +93,33 @@ class Collected:
     ended: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReturnUnderWay:
+    """The supplier is asked to take the keys back, and has not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The supplier took the keys back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRefused:
+    """The supplier does not take the keys back, or its rules exclude it."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoProduct:
+    """The supplier does not know the product, or does not sell it."""
+
+
 PlaceAnswer = Placed | Refused | InDoubt | Paused | NoAnswer
+WithdrawAnswer = Placed | Refused | InDoubt | NoAnswer
 CollectAnswer = Collected | NoAnswer | Unreadable | Unknown
+ReturnAnswer = ReturnUnderWay | Returned | ReturnRefused | NoAnswer
+ProductAnswer = Product | NoProduct | NoAnswer
 
 
 class Supplier(Protocol):
@@ -110,6 +133,18 @@ class Supplier(Protocol):
         """Have what has been delivered sealed for the order's customer."""
         ...
 
-    async def knows_product(self, product_id: str) -> bool | None:
-        """Tell whether the supplier sells a product; None when nobody could say."""
+    async def withdraw(self, buying: Buying) -> WithdrawAnswer:
+        """Make sure that it is never bought, without buying it; Refused where it never will be, Placed where it was."""
+        ...
+
+    async def give_back(self, purchase: Purchase) -> ReturnAnswer:
+        """Ask the supplier to take a purchase's keys back, or learn how far that is."""
+        ...
+
+    async def read_product(self, product_id: str) -> ProductAnswer:
+        """Return what the supplier offers of a product now."""
+        ...
+
+    async def known_purchases(self, order_id: OrderId) -> Sequence[tuple[str, Known]] | None:
+        """Return each purchase of an order that is known there, with its line; None when nobody could say."""
         ...

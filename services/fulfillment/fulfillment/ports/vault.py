@@ -1,13 +1,11 @@
 """Vault, as fulfillment needs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from fulfillment.domain.model import (
-    KeyId,
-    OrderId,
-)
+from fulfillment.domain.model import ItemId, KeyId, OrderId
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,49 @@ class DownloadLink:
     object_sha256: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A key that a person uploaded for a purchase, encrypted to vault's upload key. Passed on unread."""
+
+    request_id: str
+    source_ref: str
+    order_id: OrderId
+    item_id: ItemId
+    customer_id: str = field(repr=False)
+    content_type: str
+    key_jwe: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """An uploaded key as vault keeps it; `held` when it was sold before."""
+
+    key_id: KeyId
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """All of the keys are revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class SomeOpened:
+    """Nothing was revoked, for these keys were opened. Of very many only the first are told."""
+
+    key_ids: Sequence[KeyId]
+
+
+@dataclass(frozen=True, slots=True)
+class NoWord:
+    """Vault could not be asked. Nothing is known that was not known before."""
+
+
+RevokeAnswer = Revoked | SomeOpened | NoWord
+
+
 class Vault(Protocol):
-    """Vault, which alone opens keys. Errors of vault pass through."""
+    """Vault, which alone opens keys. Its errors pass through, but for revoking and shredding, which have answers."""
 
     async def create_download_link(self, wish: KeyWish) -> DownloadLink:
         """Return a download link for the owner."""
@@ -50,4 +89,20 @@ class Vault(Protocol):
 
     async def reveal_key(self, wish: KeyWish) -> str:
         """Return the key, encrypted to the owner's one-time key."""
+        ...
+
+    async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:
+        """Revoke all of these keys, or none where any was opened. Asking again changes nothing."""
+        ...
+
+    async def shred_key(self, order_id: OrderId, key_id: KeyId, *, why: str) -> bool:
+        """Destroy a revoked key; False when nobody could say. Asking again changes nothing."""
+        ...
+
+    async def upload_jwk(self) -> bytes:
+        """Return the public key to which a person encrypts an uploaded key."""
+        ...
+
+    async def seal_upload(self, upload: Upload) -> Uploaded:
+        """Have an uploaded key sealed. Asking again gives the same key."""
         ...

@@ -34,7 +34,7 @@ class PostgresAccount:
 
     async def record_reading(self, balance_cents: int) -> Reading:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.balance") as connection:
             time = (await connection.execute(select(NOW.label("now")))).one().now
             values = {"read_time": time, "balance_cents": balance_cents}
             await connection.execute(insert(BALANCE_READING).values(**values).on_conflict_do_nothing())
@@ -62,7 +62,7 @@ class PostgresAccount:
     async def record_top_up(self, order: TopUpOrder) -> str:
         """See the port."""
         request_id, digest, top_up = order.request_id, order.digest, order.top_up
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.top_up") as connection:
             known = await earlier_answer(
                 connection, request_id=request_id, digest=digest, response_class=RecordTopUpResponse
             )

@@ -47,11 +47,11 @@ class PostgresSchedule:
             "seconds": self._interval.total_seconds(),
             "patience": self._patience,
         }
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.reserve") as connection:
             row = (await connection.execute(_RESERVE, values)).one()
         return Slots(row.granted, max(row.first, timedelta(0)), self._interval)
 
     async def hold(self, wait: timedelta) -> None:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.hold") as connection:
             await connection.execute(_HOLD, {"wait": wait})

@@ -38,7 +38,7 @@ class PostgresProducts:
 
     async def bought(self) -> Collection[str]:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.note_products") as connection:
             await connection.execute(_NOTE)
             return frozenset((await connection.execute(select(_P.product_id))).scalars())
 
@@ -52,7 +52,7 @@ class PostgresProducts:
             .with_for_update(skip_locked=True)
             .cte("due")
         )
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.claim_products") as connection:
             statement = update(PRODUCT).where(_P.product_id == due.c.product_id).values(lease_end=NOW + lease)
             rows = (await connection.execute(statement.returning(*_P))).all()
         return [DueProduct(row.product_id, _is_hurried(row), row.read_time) for row in rows]
@@ -62,7 +62,7 @@ class PostgresProducts:
     ) -> None:
         """See the port."""
         next_time: dict[str, Any] = {"lease_end": None, "read_time": NOW, "next_read_time": NOW + again}
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.record_products") as connection:
             for product_id, product in read:
                 price = None if product is None else product.cheapest_cents
                 available = 0 if product is None else product.available_quantity

@@ -54,7 +54,7 @@ class PostgresReturns:
 
     async def ask(self, purchase: Purchase, *, request_id: str) -> KeyReturn:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.ask_return") as connection:
             values = {
                 "supplier_order_id": purchase.supplier_order_id,
                 "external_id": purchase.intent.external_id,
@@ -74,7 +74,7 @@ class PostgresReturns:
 
     async def claim(self, key_return: KeyReturn, *, lease: timedelta) -> bool:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.claim_return") as connection:
             statement = update(KEY_RETURN).where(_same(key_return), _FREE).values(lease_end=NOW + lease)
             return (await connection.execute(statement.returning(_R.state))).first() is not None
 
@@ -88,14 +88,14 @@ class PostgresReturns:
             .with_for_update(skip_locked=True)
             .cte("due")
         )
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.claim_returns") as connection:
             same = _R.supplier_order_id == due.c.supplier_order_id
             statement = update(KEY_RETURN).where(same).values(lease_end=NOW + lease).returning(KEY_RETURN)
             return [_key_return(row) for row in (await connection.execute(statement)).all()]
 
     async def count_sending(self, key_return: KeyReturn) -> bool:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.count_return") as connection:
             statement = (
                 update(KEY_RETURN)
                 .where(_same(key_return), _R.sent_count == key_return.sent_count)
@@ -106,7 +106,7 @@ class PostgresReturns:
 
     async def record(self, key_return: KeyReturn, order: SupplierOrder | None, *, look: timedelta | None) -> KeyReturn:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.record_return") as connection:
             before = (await connection.execute(select(KEY_RETURN).where(_same(key_return)).with_for_update())).one()
             statement = (
                 update(KEY_RETURN)

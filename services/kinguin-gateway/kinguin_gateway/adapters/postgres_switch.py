@@ -43,7 +43,7 @@ class PostgresSwitch:
 
     async def _turn(self, order: SwitchOrder, action: str, cause: PauseCause) -> BuyingStatus:
         request_id, digest = order.request_id, order.digest
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.switch") as connection:
             known = await earlier_answer(connection, request_id=request_id, digest=digest, response_class=Empty)
             if known is None:
                 reason = "" if cause is PauseCause.NONE else order.reason
@@ -60,7 +60,7 @@ class PostgresSwitch:
 
     async def release(self, limit: int, *, balance_cents: int | None) -> int:
         """See the port."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.release") as connection:
             if not (await connection.execute(_RELEASE_LOCK)).scalar_one():
                 return 0
             cause = PauseCause((await connection.execute(select(BUYING.c.cause).with_for_update())).scalar_one())

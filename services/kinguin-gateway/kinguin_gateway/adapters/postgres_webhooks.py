@@ -76,7 +76,7 @@ class PostgresWebhooks:
         """See the port."""
         request_id, digest = order.request_id, order.digest
         named = select(WEBHOOK).where(_W.webhook_id == uuid.UUID(order.webhook_id)).with_for_update()
-        async with self._database.transaction() as connection:
+        async with self._database.transaction("kinguin_gateway.replay_webhook") as connection:
             known = await earlier_answer(connection, request_id=request_id, digest=digest, response_class=Empty)
             row = (await connection.execute(named)).one_or_none()
             if row is None or known is not None:

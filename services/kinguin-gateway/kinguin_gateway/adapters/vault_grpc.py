@@ -1,6 +1,7 @@
 """Vault over gRPC: the one way that a game key takes out of this process."""
 
 import grpc
+from chassis.failpoints import repeatable
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
@@ -24,5 +25,5 @@ class VaultGrpc:
             content_type=key.content_type,
             plaintext_key=key.value.expose(),
         )
-        response = await self._stub.SealKey(request)
+        response = await repeatable("kinguin_gateway.seal", lambda: self._stub.SealKey(request))
         return Sealed(response.key.key_id, held=response.key.state == pb.STATE_HELD)

@@ -5,6 +5,7 @@ import uuid
 import grpc
 import structlog
 from chassis.errors import KeyferryError, RequestIdReused
+from chassis.failpoints import repeatable
 from keyferry.audit.v1.audit_service_pb2 import AppendEntryRequest
 from keyferry.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from keyferry.type.v1 import actor_pb2
@@ -47,7 +48,9 @@ class GrpcAuditLog:
             details={"request_id": request_id},
         )
         try:
-            return (await self._stub.AppendEntry(request, timeout=APPEND_SECONDS)).sequence
+            return (
+                await repeatable("vault.release.audit", lambda: self._stub.AppendEntry(request, timeout=APPEND_SECONDS))
+            ).sequence
         except KeyferryError as error:
             if error.reason == RequestIdReused.reason:
                 # The same request from another address, or by another browser: an entry says who it was the first time.

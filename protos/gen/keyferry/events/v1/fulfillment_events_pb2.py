@@ -23,26 +23,35 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from keyferry.fulfillment.v1 import fulfillment_pb2 as keyferry_dot_fulfillment_dot_v1_dot_fulfillment__pb2
 from keyferry.type.v1 import money_pb2 as keyferry_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+keyferry/events/v1/fulfillment_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/money.proto\"~\n\x13\x46ulfillmentAccepted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\x14\x46ulfillmentPurchased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x04 \x01(\t\x12\x10\n\x08quantity\x18\x05 \x01(\x05\x12/\n\x0e\x63harged_amount\x18\x06 \x01(\x0b\x32\x17.keyferry.type.v1.Money\"H\n\x13\x46ulfillmentKeyReady\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"$\n\x10\x46ulfillmentReady\x12\x10\n\x08order_id\x18\x01 \x01(\t\"(\n\x14\x46ulfillmentDelivered\x12\x10\n\x08order_id\x18\x01 \x01(\t\"N\n\x19\x46ulfillmentNeedsAttention\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+keyferry/events/v1/fulfillment_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)keyferry/fulfillment/v1/fulfillment.proto\x1a\x1ckeyferry/type/v1/money.proto\"~\n\x13\x46ulfillmentAccepted\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x12\n\npayment_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x01\n\x14\x46ulfillmentPurchased\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x03 \x01(\t\x12\x19\n\x11supplier_order_id\x18\x04 \x01(\t\x12\x10\n\x08quantity\x18\x05 \x01(\x05\x12/\n\x0e\x63harged_amount\x18\x06 \x01(\x0b\x32\x17.keyferry.type.v1.Money\"H\n\x13\x46ulfillmentKeyReady\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\"$\n\x10\x46ulfillmentReady\x12\x10\n\x08order_id\x18\x01 \x01(\t\"(\n\x14\x46ulfillmentDelivered\x12\x10\n\x08order_id\x18\x01 \x01(\t\"\x80\x01\n\x19\x46ulfillmentNeedsAttention\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x30\n\x07\x61\x63tions\x18\x04 \x03(\x0e\x32\x1f.keyferry.fulfillment.v1.Action\"Z\n\x13\x46ulfillmentCanceled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xb1\x01\n\x1a\x46ulfillmentRefundRequested\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x19\n\x11refund_request_id\x18\x02 \x01(\t\x12-\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.keyferry.events.v1.RefundLine\x12\'\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Money\x12\x0e\n\x06reason\x18\x05 \x01(\t\"X\n\nRefundLine\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x05\x12\'\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x17.keyferry.type.v1.Money\"\x8b\x01\n\x13\x46ulfillmentRefunded\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x11\n\trefund_id\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\'\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Money\x12\x14\n\x0copened_count\x18\x05 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyferry.events.v1.fulfillment_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FULFILLMENTACCEPTED']._serialized_start=130
-  _globals['_FULFILLMENTACCEPTED']._serialized_end=256
-  _globals['_FULFILLMENTPURCHASED']._serialized_start=259
-  _globals['_FULFILLMENTPURCHASED']._serialized_end=431
-  _globals['_FULFILLMENTKEYREADY']._serialized_start=433
-  _globals['_FULFILLMENTKEYREADY']._serialized_end=505
-  _globals['_FULFILLMENTREADY']._serialized_start=507
-  _globals['_FULFILLMENTREADY']._serialized_end=543
-  _globals['_FULFILLMENTDELIVERED']._serialized_start=545
-  _globals['_FULFILLMENTDELIVERED']._serialized_end=585
-  _globals['_FULFILLMENTNEEDSATTENTION']._serialized_start=587
-  _globals['_FULFILLMENTNEEDSATTENTION']._serialized_end=665
+  _globals['_FULFILLMENTACCEPTED']._serialized_start=173
+  _globals['_FULFILLMENTACCEPTED']._serialized_end=299
+  _globals['_FULFILLMENTPURCHASED']._serialized_start=302
+  _globals['_FULFILLMENTPURCHASED']._serialized_end=474
+  _globals['_FULFILLMENTKEYREADY']._serialized_start=476
+  _globals['_FULFILLMENTKEYREADY']._serialized_end=548
+  _globals['_FULFILLMENTREADY']._serialized_start=550
+  _globals['_FULFILLMENTREADY']._serialized_end=586
+  _globals['_FULFILLMENTDELIVERED']._serialized_start=588
+  _globals['_FULFILLMENTDELIVERED']._serialized_end=628
+  _globals['_FULFILLMENTNEEDSATTENTION']._serialized_start=631
+  _globals['_FULFILLMENTNEEDSATTENTION']._serialized_end=759
+  _globals['_FULFILLMENTCANCELED']._serialized_start=761
+  _globals['_FULFILLMENTCANCELED']._serialized_end=851
+  _globals['_FULFILLMENTREFUNDREQUESTED']._serialized_start=854
+  _globals['_FULFILLMENTREFUNDREQUESTED']._serialized_end=1031
+  _globals['_REFUNDLINE']._serialized_start=1033
+  _globals['_REFUNDLINE']._serialized_end=1121
+  _globals['_FULFILLMENTREFUNDED']._serialized_start=1124
+  _globals['_FULFILLMENTREFUNDED']._serialized_end=1263
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from keyferry.fulfillment.v1 import fulfillment_pb2 as _fulfillment_pb2
 from keyferry.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -181,10 +184,49 @@ class FulfillmentNeedsAttention(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     ITEM_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     item_id: _builtins.str
     """The line; empty when it concerns the whole order."""
+    reason: _builtins.str
+    """Why, UPPER_SNAKE from docs/errors.md."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_fulfillment_pb2.Action.ValueType]:
+        """What an operator can do."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actions: _abc.Iterable[_fulfillment_pb2.Action.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "item_id", b"item_id", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FulfillmentNeedsAttention: _TypeAlias = FulfillmentNeedsAttention  # noqa: Y015
+
+@_typing.final
+class FulfillmentCanceled(_message.Message):
+    """Keys of the order will not come, or were taken back. Subject `fulfillment.canceled`; once per purchase."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    item_id: _builtins.str
+    """The line."""
+    quantity: _builtins.int
+    """Number of keys."""
     reason: _builtins.str
     """Why, UPPER_SNAKE from docs/errors.md."""
     def __init__(
@@ -192,12 +234,131 @@ class FulfillmentNeedsAttention(_message.Message):
         *,
         order_id: _builtins.str = ...,
         item_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "order_id", b"order_id", "quantity", b"quantity", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FulfillmentNeedsAttention: _TypeAlias = FulfillmentNeedsAttention  # noqa: Y015
+Global___FulfillmentCanceled: _TypeAlias = FulfillmentCanceled  # noqa: Y015
+
+@_typing.final
+class FulfillmentRefundRequested(_message.Message):
+    """The customer has paid for keys that will not come: the shop is asked to pay back, and then tells `payments.refunded` with
+    the request's number. Subject `fulfillment.refund_requested`; once per purchase.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REFUND_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    refund_request_id: _builtins.str
+    """Names the request: the shop may use it as the provider's idempotency key."""
+    reason: _builtins.str
+    """Why, UPPER_SNAKE from docs/errors.md."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefundLine]:
+        """What will not come. Empty where the order was canceled before anything was bought: then nothing of it comes."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The sum over the lines, where there are any. All requests of an order never exceed what was paid."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        refund_request_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___RefundLine] | None = ...,
+        amount: _money_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "lines", b"lines", "order_id", b"order_id", "reason", b"reason", "refund_request_id", b"refund_request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FulfillmentRefundRequested: _TypeAlias = FulfillmentRefundRequested  # noqa: Y015
+
+@_typing.final
+class RefundLine(_message.Message):
+    """What of one line is paid back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The line."""
+    quantity: _builtins.int
+    """Number of keys."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """Their share of what was paid."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "item_id", b"item_id", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundLine: _TypeAlias = RefundLine  # noqa: Y015
+
+@_typing.final
+class FulfillmentRefunded(_message.Message):
+    """A refund was taken: the shop may stop repeating `payments.refunded`. Subject `fulfillment.refunded`; told again whenever the
+    refund is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    OPENED_COUNT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    refund_id: _builtins.str
+    """The provider's number of the refund."""
+    provider: _builtins.str
+    """The provider."""
+    opened_count: _builtins.int
+    """Keys of its lines that their owner had opened already."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        refund_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        opened_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "opened_count", b"opened_count", "order_id", b"order_id", "provider", b"provider", "refund_id", b"refund_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FulfillmentRefunded: _TypeAlias = FulfillmentRefunded  # noqa: Y015

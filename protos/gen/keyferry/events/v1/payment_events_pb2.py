@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from keyferry.fulfillment.v1 import fulfillment_pb2 as keyferry_dot_fulfillment_dot_v1_dot_fulfillment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyferry/events/v1/payment_events.proto\x12\x12keyferry.events.v1\x1a)keyferry/fulfillment/v1/fulfillment.proto\"t\n\x10PaymentConfirmed\x12\x31\n\x07payment\x18\x01 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\x12-\n\x05order\x18\x02 \x01(\x0b\x32\x1e.keyferry.fulfillment.v1.Orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'keyferry/events/v1/payment_events.proto\x12\x12keyferry.events.v1\x1a)keyferry/fulfillment/v1/fulfillment.proto\"t\n\x10PaymentConfirmed\x12\x31\n\x07payment\x18\x01 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\x12-\n\x05order\x18\x02 \x01(\x0b\x32\x1e.keyferry.fulfillment.v1.Order\"B\n\x0fPaymentRefunded\x12/\n\x06refund\x18\x01 \x01(\x0b\x32\x1f.keyferry.fulfillment.v1.Refundb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,4 +34,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PAYMENTCONFIRMED']._serialized_start=106
   _globals['_PAYMENTCONFIRMED']._serialized_end=222
+  _globals['_PAYMENTREFUNDED']._serialized_start=224
+  _globals['_PAYMENTREFUNDED']._serialized_end=290
 # @@protoc_insertion_point(module_scope)

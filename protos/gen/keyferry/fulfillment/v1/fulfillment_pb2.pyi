@@ -21,6 +21,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Action:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTION_UNSPECIFIED: _Action.ValueType  # 0
+    """Never emitted."""
+    ACTION_RETRY: _Action.ValueType  # 1
+    """`RetryFulfillment`: go on where it stopped. Safe at any time."""
+    ACTION_DELIVER_MANUALLY: _Action.ValueType  # 2
+    """`DeliverKeyManually`: upload a key that was bought elsewhere."""
+    ACTION_REPLACE_KEY: _Action.ValueType  # 3
+    """`ReplaceKey`: buy another key in place of one."""
+    ACTION_CANCEL: _Action.ValueType  # 4
+    """`CancelFulfillment`: give up what is outstanding, and have the shop pay it back."""
+    ACTION_REFUND: _Action.ValueType  # 5
+    """Pay back at the provider: the shop then tells `payments.refunded`."""
+
+class Action(_Action, metaclass=_ActionEnumTypeWrapper):
+    """What an operator can do. Output only."""
+
+ACTION_UNSPECIFIED: Action.ValueType  # 0
+"""Never emitted."""
+ACTION_RETRY: Action.ValueType  # 1
+"""`RetryFulfillment`: go on where it stopped. Safe at any time."""
+ACTION_DELIVER_MANUALLY: Action.ValueType  # 2
+"""`DeliverKeyManually`: upload a key that was bought elsewhere."""
+ACTION_REPLACE_KEY: Action.ValueType  # 3
+"""`ReplaceKey`: buy another key in place of one."""
+ACTION_CANCEL: Action.ValueType  # 4
+"""`CancelFulfillment`: give up what is outstanding, and have the shop pay it back."""
+ACTION_REFUND: Action.ValueType  # 5
+"""Pay back at the provider: the shop then tells `payments.refunded`."""
+Global___Action: _TypeAlias = Action  # noqa: Y015
+
 class _State:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -49,6 +85,16 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     """Nothing will come."""
     STATE_REFUNDED: _State.ValueType  # 10
     """The customer has the money back."""
+    STATE_WITHDRAWING: _State.ValueType  # 11
+    """Of a purchase only: nothing more is wanted of it, and whether anything was bought is being settled."""
+    STATE_REVOKING: _State.ValueType  # 12
+    """Of a purchase only: vault is asked to revoke its keys."""
+    STATE_RETURNING: _State.ValueType  # 13
+    """Of a purchase only: the supplier is asked to take its keys back."""
+    STATE_SHREDDING: _State.ValueType  # 14
+    """Of a purchase only: the keys went back and are being destroyed."""
+    STATE_SUPERSEDED: _State.ValueType  # 15
+    """Of a purchase only: the supplier refused it, and another attempt stands in its place."""
 
 class State(_State, metaclass=_StateEnumTypeWrapper):
     """Where an order, a line or a purchase is. Output only."""
@@ -75,6 +121,16 @@ STATE_CANCELED: State.ValueType  # 9
 """Nothing will come."""
 STATE_REFUNDED: State.ValueType  # 10
 """The customer has the money back."""
+STATE_WITHDRAWING: State.ValueType  # 11
+"""Of a purchase only: nothing more is wanted of it, and whether anything was bought is being settled."""
+STATE_REVOKING: State.ValueType  # 12
+"""Of a purchase only: vault is asked to revoke its keys."""
+STATE_RETURNING: State.ValueType  # 13
+"""Of a purchase only: the supplier is asked to take its keys back."""
+STATE_SHREDDING: State.ValueType  # 14
+"""Of a purchase only: the keys went back and are being destroyed."""
+STATE_SUPERSEDED: State.ValueType  # 15
+"""Of a purchase only: the supplier refused it, and another attempt stands in its place."""
 Global___State: _TypeAlias = State  # noqa: Y015
 
 @_typing.final
@@ -163,6 +219,7 @@ class Item(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     MAX_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     KEY_TYPE_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Unique within the order: 1 to 64 characters of `[A-Za-z0-9._-]`. REQUIRED."""
     product_id: _builtins.str
@@ -177,6 +234,12 @@ class Item(_message.Message):
     def max_unit_price(self) -> _money_pb2.Money:
         """The most that we pay the supplier for one key, in EUR. Positive. REQUIRED."""
 
+    @_builtins.property
+    def unit_price(self) -> _money_pb2.Money:
+        """What the customer pays for one key, in the currency of the total. When every line has one, what a refund asks for is
+        shared out by these prices; otherwise by `max_unit_price`. Positive where it is set.
+        """
+
     def __init__(
         self,
         *,
@@ -186,10 +249,11 @@ class Item(_message.Message):
         quantity: _builtins.int = ...,
         max_unit_price: _money_pb2.Money | None = ...,
         key_type: _builtins.str = ...,
+        unit_price: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_unit_price", b"max_unit_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_unit_price", b"max_unit_price", "unit_price", b"unit_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "key_type", b"key_type", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "product_id", b"product_id", "quantity", b"quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "key_type", b"key_type", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "product_id", b"product_id", "quantity", b"quantity", "unit_price", b"unit_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,6 +302,68 @@ class Payment(_message.Message):
 Global___Payment: _TypeAlias = Payment  # noqa: Y015
 
 @_typing.final
+class Refund(_message.Message):
+    """Money that a payment provider gave back, or that was taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    REFUND_TIME_FIELD_NUMBER: _builtins.int
+    CHARGEBACK_FIELD_NUMBER: _builtins.int
+    REFUND_REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The provider's number of the refund, unique per provider: 1 to 128 characters. REQUIRED."""
+    payment_id: _builtins.str
+    """The payment of which it gives back. It may be told before the payment. REQUIRED."""
+    provider: _builtins.str
+    """The provider, as in Payment. REQUIRED."""
+    chargeback: _builtins.bool
+    """True when the customer's bank took the money back."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount given back, in the payment's currency. Positive. REQUIRED."""
+
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The lines whose keys are taken back. Empty: every line once nothing of the payments is left, and none before that; none where
+        it answers requests.
+        """
+
+    @_builtins.property
+    def refund_time(self) -> _timestamp_pb2.Timestamp:
+        """When the provider confirmed it. REQUIRED."""
+
+    @_builtins.property
+    def refund_request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it answers: `refund_request_id` of each `fulfillment.refund_requested` that is paid back with it. Their keys are given up
+        already; no other key is taken back on their account.
+        """
+
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        refund_time: _timestamp_pb2.Timestamp | None = ...,
+        chargeback: _builtins.bool = ...,
+        refund_request_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "refund_time", b"refund_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "chargeback", b"chargeback", "item_ids", b"item_ids", "payment_id", b"payment_id", "provider", b"provider", "refund_id", b"refund_id", "refund_request_ids", b"refund_request_ids", "refund_time", b"refund_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refund: _TypeAlias = Refund  # noqa: Y015
+
+@_typing.final
 class Fulfillment(_message.Message):
     """Our work on one order."""
 
@@ -254,6 +380,9 @@ class Fulfillment(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PAY_TIME_FIELD_NUMBER: _builtins.int
     MAIL_TIME_FIELD_NUMBER: _builtins.int
+    REFUNDED_FIELD_NUMBER: _builtins.int
+    CANCEL_TIME_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     state: Global___State.ValueType
@@ -292,6 +421,18 @@ class Fulfillment(_message.Message):
     def mail_time(self) -> _timestamp_pb2.Timestamp:
         """When the mail with the link was accepted by the mail server; absent before."""
 
+    @_builtins.property
+    def refunded(self) -> _money_pb2.Money:
+        """What was given back so far; absent before the first refund."""
+
+    @_builtins.property
+    def cancel_time(self) -> _timestamp_pb2.Timestamp:
+        """When the order was asked to be canceled; absent otherwise."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Action.ValueType]:
+        """What an operator can do for the order as a whole now. Empty in answers to a customer."""
+
     def __init__(
         self,
         *,
@@ -306,10 +447,13 @@ class Fulfillment(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         pay_time: _timestamp_pb2.Timestamp | None = ...,
         mail_time: _timestamp_pb2.Timestamp | None = ...,
+        refunded: _money_pb2.Money | None = ...,
+        cancel_time: _timestamp_pb2.Timestamp | None = ...,
+        actions: _abc.Iterable[Global___Action.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "mail_time", b"mail_time", "paid", b"paid", "pay_time", b"pay_time", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "create_time", b"create_time", "customer", b"customer", "mail_time", b"mail_time", "paid", b"paid", "pay_time", b"pay_time", "refunded", b"refunded", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer", b"customer", "lines", b"lines", "mail_time", b"mail_time", "order_id", b"order_id", "paid", b"paid", "pay_time", b"pay_time", "reason", b"reason", "state", b"state", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "cancel_time", b"cancel_time", "create_time", b"create_time", "customer", b"customer", "lines", b"lines", "mail_time", b"mail_time", "order_id", b"order_id", "paid", b"paid", "pay_time", b"pay_time", "reason", b"reason", "refunded", b"refunded", "state", b"state", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +473,7 @@ class Line(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     PURCHASES_FIELD_NUMBER: _builtins.int
+    CANCELED_QUANTITY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The order's line."""
     product_id: _builtins.str
@@ -341,6 +486,8 @@ class Line(_message.Message):
     """Where the line is: a fold over its purchases."""
     reason: _builtins.str
     """Why a human is needed, or why it waits; empty otherwise."""
+    canceled_quantity: _builtins.int
+    """Number of its keys that will not come, or were taken back."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
         """The keys that can be opened now."""
@@ -360,10 +507,11 @@ class Line(_message.Message):
         reason: _builtins.str = ...,
         keys: _abc.Iterable[Global___Key] | None = ...,
         purchases: _abc.Iterable[Global___Purchase] | None = ...,
+        canceled_quantity: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "keys", b"keys", "product_id", b"product_id", "product_name", b"product_name", "purchases", b"purchases", "quantity", b"quantity", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled_quantity", b"canceled_quantity", "item_id", b"item_id", "keys", b"keys", "product_id", b"product_id", "product_name", b"product_name", "purchases", b"purchases", "quantity", b"quantity", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,10 +527,13 @@ class Key(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     READY_TIME_FIELD_NUMBER: _builtins.int
     OPEN_TIME_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Names the key."""
     content_type: _builtins.str
     """`text/plain`, `image/jpeg`, `image/png` or `image/gif`."""
+    replaced: _builtins.bool
+    """Another key was bought, or is being bought, in place of this one."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready."""
@@ -398,10 +549,11 @@ class Key(_message.Message):
         content_type: _builtins.str = ...,
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         open_time: _timestamp_pb2.Timestamp | None = ...,
+        replaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["open_time", b"open_time", "ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "key_id", b"key_id", "open_time", b"open_time", "ready_time", b"ready_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "key_id", b"key_id", "open_time", b"open_time", "ready_time", b"ready_time", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +571,12 @@ class Purchase(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     PLACE_TIME_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REPLACED_KEY_ID_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
     """Our reference at the supplier."""
     supplier_order_id: _builtins.str
@@ -429,9 +587,25 @@ class Purchase(_message.Message):
     """Where it is."""
     reason: _builtins.str
     """Why a human is needed, or why it waits; empty otherwise."""
+    offer_id: _builtins.str
+    """The offer it is bought of; empty where the supplier chooses."""
+    attempt: _builtins.int
+    """1 for the first, more where the ones before were refused."""
+    replaced_key_id: _builtins.str
+    """The key in whose place it buys another; empty otherwise."""
+    refusal: _builtins.str
+    """Why the supplier refused, in its words (docs/errors.md); empty otherwise."""
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
         """When the supplier took the order; absent before."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___Action.ValueType]:
+        """What an operator can do now."""
+
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is looked at again; absent where nothing is waited for."""
 
     def __init__(
         self,
@@ -442,10 +616,16 @@ class Purchase(_message.Message):
         state: Global___State.ValueType = ...,
         reason: _builtins.str = ...,
         place_time: _timestamp_pb2.Timestamp | None = ...,
+        offer_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        replaced_key_id: _builtins.str = ...,
+        refusal: _builtins.str = ...,
+        actions: _abc.Iterable[Global___Action.ValueType] | None = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["place_time", b"place_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_time", b"next_time", "place_time", b"place_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "place_time", b"place_time", "quantity", b"quantity", "reason", b"reason", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "attempt", b"attempt", "external_id", b"external_id", "next_time", b"next_time", "offer_id", b"offer_id", "place_time", b"place_time", "quantity", b"quantity", "reason", b"reason", "refusal", b"refusal", "replaced_key_id", b"replaced_key_id", "state", b"state", "supplier_order_id", b"supplier_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from keyferry.fulfillment.v1 import fulfillment_pb2 as keyferry_dot_fulfillment_
 from keyferry.type.v1 import actor_pb2 as keyferry_dot_type_dot_v1_dot_actor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1keyferry/fulfillment/v1/fulfillment_service.proto\x12\x17keyferry.fulfillment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)keyferry/fulfillment/v1/fulfillment.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\x8a\x01\n\x12SubmitOrderRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05order\x18\x02 \x01(\x0b\x32\x1e.keyferry.fulfillment.v1.Order\x12\x31\n\x07payment\x18\x03 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\"P\n\x13SubmitOrderResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"^\n\x15\x43onfirmPaymentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x31\n\x07payment\x18\x02 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\"S\n\x16\x43onfirmPaymentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"Q\n\x15GetFulfillmentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\"S\n\x16GetFulfillmentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"\xac\x01\n\x17ListFulfillmentsRequest\x12&\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.keyferry.fulfillment.v1.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x18ListFulfillmentsResponse\x12:\n\x0c\x66ulfillments\x18\x01 \x03(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x17WatchFulfillmentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\"U\n\x18WatchFulfillmentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"\x90\x01\n\x19\x43reateDownloadLinkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\"\x94\x01\n\x1a\x43reateDownloadLinkResponse\x12\x10\n\x03url\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63ontent_key_jwe\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x15\n\robject_sha256\x18\x04 \x01(\x0c\"\x87\x01\n\x10RevealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\")\n\x11RevealKeyResponse\x12\x14\n\x07key_jwe\x18\x01 \x01(\tB\x03\x80\x01\x01\x32\xbb\x06\n\x12\x46ulfillmentService\x12h\n\x0bSubmitOrder\x12+.keyferry.fulfillment.v1.SubmitOrderRequest\x1a,.keyferry.fulfillment.v1.SubmitOrderResponse\x12q\n\x0e\x43onfirmPayment\x12..keyferry.fulfillment.v1.ConfirmPaymentRequest\x1a/.keyferry.fulfillment.v1.ConfirmPaymentResponse\x12q\n\x0eGetFulfillment\x12..keyferry.fulfillment.v1.GetFulfillmentRequest\x1a/.keyferry.fulfillment.v1.GetFulfillmentResponse\x12w\n\x10ListFulfillments\x12\x30.keyferry.fulfillment.v1.ListFulfillmentsRequest\x1a\x31.keyferry.fulfillment.v1.ListFulfillmentsResponse\x12y\n\x10WatchFulfillment\x12\x30.keyferry.fulfillment.v1.WatchFulfillmentRequest\x1a\x31.keyferry.fulfillment.v1.WatchFulfillmentResponse0\x01\x12}\n\x12\x43reateDownloadLink\x12\x32.keyferry.fulfillment.v1.CreateDownloadLinkRequest\x1a\x33.keyferry.fulfillment.v1.CreateDownloadLinkResponse\x12\x62\n\tRevealKey\x12).keyferry.fulfillment.v1.RevealKeyRequest\x1a*.keyferry.fulfillment.v1.RevealKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1keyferry/fulfillment/v1/fulfillment_service.proto\x12\x17keyferry.fulfillment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)keyferry/fulfillment/v1/fulfillment.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\x8a\x01\n\x12SubmitOrderRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x05order\x18\x02 \x01(\x0b\x32\x1e.keyferry.fulfillment.v1.Order\x12\x31\n\x07payment\x18\x03 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\"P\n\x13SubmitOrderResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"^\n\x15\x43onfirmPaymentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x31\n\x07payment\x18\x02 \x01(\x0b\x32 .keyferry.fulfillment.v1.Payment\"S\n\x16\x43onfirmPaymentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"[\n\x14RefundPaymentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12/\n\x06refund\x18\x02 \x01(\x0b\x32\x1f.keyferry.fulfillment.v1.Refund\"R\n\x15RefundPaymentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"\x8a\x01\n\x18\x43\x61ncelFulfillmentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x0e\n\x06reason\x18\x05 \x01(\t\"V\n\x19\x43\x61ncelFulfillmentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"Q\n\x15GetFulfillmentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\"S\n\x16GetFulfillmentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"\xac\x01\n\x17ListFulfillmentsRequest\x12&\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.keyferry.fulfillment.v1.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x18ListFulfillmentsResponse\x12:\n\x0c\x66ulfillments\x18\x01 \x03(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x17WatchFulfillmentRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\"U\n\x18WatchFulfillmentResponse\x12\x39\n\x0b\x66ulfillment\x18\x01 \x01(\x0b\x32$.keyferry.fulfillment.v1.Fulfillment\"\x90\x01\n\x19\x43reateDownloadLinkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\"\x94\x01\n\x1a\x43reateDownloadLinkResponse\x12\x10\n\x03url\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63ontent_key_jwe\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x15\n\robject_sha256\x18\x04 \x01(\x0c\"\x87\x01\n\x10RevealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\")\n\x11RevealKeyResponse\x12\x14\n\x07key_jwe\x18\x01 \x01(\tB\x03\x80\x01\x01\x32\xa7\x08\n\x12\x46ulfillmentService\x12h\n\x0bSubmitOrder\x12+.keyferry.fulfillment.v1.SubmitOrderRequest\x1a,.keyferry.fulfillment.v1.SubmitOrderResponse\x12q\n\x0e\x43onfirmPayment\x12..keyferry.fulfillment.v1.ConfirmPaymentRequest\x1a/.keyferry.fulfillment.v1.ConfirmPaymentResponse\x12n\n\rRefundPayment\x12-.keyferry.fulfillment.v1.RefundPaymentRequest\x1a..keyferry.fulfillment.v1.RefundPaymentResponse\x12z\n\x11\x43\x61ncelFulfillment\x12\x31.keyferry.fulfillment.v1.CancelFulfillmentRequest\x1a\x32.keyferry.fulfillment.v1.CancelFulfillmentResponse\x12q\n\x0eGetFulfillment\x12..keyferry.fulfillment.v1.GetFulfillmentRequest\x1a/.keyferry.fulfillment.v1.GetFulfillmentResponse\x12w\n\x10ListFulfillments\x12\x30.keyferry.fulfillment.v1.ListFulfillmentsRequest\x1a\x31.keyferry.fulfillment.v1.ListFulfillmentsResponse\x12y\n\x10WatchFulfillment\x12\x30.keyferry.fulfillment.v1.WatchFulfillmentRequest\x1a\x31.keyferry.fulfillment.v1.WatchFulfillmentResponse0\x01\x12}\n\x12\x43reateDownloadLink\x12\x32.keyferry.fulfillment.v1.CreateDownloadLinkRequest\x1a\x33.keyferry.fulfillment.v1.CreateDownloadLinkResponse\x12\x62\n\tRevealKey\x12).keyferry.fulfillment.v1.RevealKeyRequest\x1a*.keyferry.fulfillment.v1.RevealKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,26 +48,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIRMPAYMENTREQUEST']._serialized_end=501
   _globals['_CONFIRMPAYMENTRESPONSE']._serialized_start=503
   _globals['_CONFIRMPAYMENTRESPONSE']._serialized_end=586
-  _globals['_GETFULFILLMENTREQUEST']._serialized_start=588
-  _globals['_GETFULFILLMENTREQUEST']._serialized_end=669
-  _globals['_GETFULFILLMENTRESPONSE']._serialized_start=671
-  _globals['_GETFULFILLMENTRESPONSE']._serialized_end=754
-  _globals['_LISTFULFILLMENTSREQUEST']._serialized_start=757
-  _globals['_LISTFULFILLMENTSREQUEST']._serialized_end=929
-  _globals['_LISTFULFILLMENTSRESPONSE']._serialized_start=931
-  _globals['_LISTFULFILLMENTSRESPONSE']._serialized_end=1042
-  _globals['_WATCHFULFILLMENTREQUEST']._serialized_start=1044
-  _globals['_WATCHFULFILLMENTREQUEST']._serialized_end=1127
-  _globals['_WATCHFULFILLMENTRESPONSE']._serialized_start=1129
-  _globals['_WATCHFULFILLMENTRESPONSE']._serialized_end=1214
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=1217
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=1361
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=1364
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1512
-  _globals['_REVEALKEYREQUEST']._serialized_start=1515
-  _globals['_REVEALKEYREQUEST']._serialized_end=1650
-  _globals['_REVEALKEYRESPONSE']._serialized_start=1652
-  _globals['_REVEALKEYRESPONSE']._serialized_end=1693
-  _globals['_FULFILLMENTSERVICE']._serialized_start=1696
-  _globals['_FULFILLMENTSERVICE']._serialized_end=2523
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=588
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=679
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=681
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=763
+  _globals['_CANCELFULFILLMENTREQUEST']._serialized_start=766
+  _globals['_CANCELFULFILLMENTREQUEST']._serialized_end=904
+  _globals['_CANCELFULFILLMENTRESPONSE']._serialized_start=906
+  _globals['_CANCELFULFILLMENTRESPONSE']._serialized_end=992
+  _globals['_GETFULFILLMENTREQUEST']._serialized_start=994
+  _globals['_GETFULFILLMENTREQUEST']._serialized_end=1075
+  _globals['_GETFULFILLMENTRESPONSE']._serialized_start=1077
+  _globals['_GETFULFILLMENTRESPONSE']._serialized_end=1160
+  _globals['_LISTFULFILLMENTSREQUEST']._serialized_start=1163
+  _globals['_LISTFULFILLMENTSREQUEST']._serialized_end=1335
+  _globals['_LISTFULFILLMENTSRESPONSE']._serialized_start=1337
+  _globals['_LISTFULFILLMENTSRESPONSE']._serialized_end=1448
+  _globals['_WATCHFULFILLMENTREQUEST']._serialized_start=1450
+  _globals['_WATCHFULFILLMENTREQUEST']._serialized_end=1533
+  _globals['_WATCHFULFILLMENTRESPONSE']._serialized_start=1535
+  _globals['_WATCHFULFILLMENTRESPONSE']._serialized_end=1620
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=1623
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=1767
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=1770
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1918
+  _globals['_REVEALKEYREQUEST']._serialized_start=1921
+  _globals['_REVEALKEYREQUEST']._serialized_end=2056
+  _globals['_REVEALKEYRESPONSE']._serialized_start=2058
+  _globals['_REVEALKEYRESPONSE']._serialized_end=2099
+  _globals['_FULFILLMENTSERVICE']._serialized_start=2102
+  _globals['_FULFILLMENTSERVICE']._serialized_end=3165
 # @@protoc_insertion_point(module_scope)

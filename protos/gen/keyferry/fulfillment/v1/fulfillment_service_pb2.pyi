@@ -132,6 +132,124 @@ class ConfirmPaymentResponse(_message.Message):
 Global___ConfirmPaymentResponse: _TypeAlias = ConfirmPaymentResponse  # noqa: Y015
 
 @_typing.final
+class RefundPaymentRequest(_message.Message):
+    """Asks to take a refund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    @_builtins.property
+    def refund(self) -> _fulfillment_pb2.Refund:
+        """The refund. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        refund: _fulfillment_pb2.Refund | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refund", b"refund"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refund", b"refund", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundPaymentRequest: _TypeAlias = RefundPaymentRequest  # noqa: Y015
+
+@_typing.final
+class RefundPaymentResponse(_message.Message):
+    """The refund is taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULFILLMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fulfillment(self) -> _fulfillment_pb2.Fulfillment:
+        """The fulfillment that it concerns; absent while its payment or its order is not known."""
+
+    def __init__(
+        self,
+        *,
+        fulfillment: _fulfillment_pb2.Fulfillment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundPaymentResponse: _TypeAlias = RefundPaymentResponse  # noqa: Y015
+
+@_typing.final
+class CancelFulfillmentRequest(_message.Message):
+    """Asks to give up what is outstanding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    order_id: _builtins.str
+    """The order. REQUIRED."""
+    reason: _builtins.str
+    """Why; for the audit log. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these lines; empty for all."""
+
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED from the edge."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "item_ids", b"item_ids", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFulfillmentRequest: _TypeAlias = CancelFulfillmentRequest  # noqa: Y015
+
+@_typing.final
+class CancelFulfillmentResponse(_message.Message):
+    """It is being given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULFILLMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fulfillment(self) -> _fulfillment_pb2.Fulfillment:
+        """The fulfillment."""
+
+    def __init__(
+        self,
+        *,
+        fulfillment: _fulfillment_pb2.Fulfillment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFulfillmentResponse: _TypeAlias = CancelFulfillmentResponse  # noqa: Y015
+
+@_typing.final
 class GetFulfillmentRequest(_message.Message):
     """Asks for one fulfillment."""
 

@@ -47,6 +47,16 @@ class FulfillmentServiceStub:
                 request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentRequest.SerializeToString,
                 response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentResponse.FromString,
                 _registered_method=True)
+        self.RefundPayment = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentService/RefundPayment',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentResponse.FromString,
+                _registered_method=True)
+        self.CancelFulfillment = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentService/CancelFulfillment',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentResponse.FromString,
+                _registered_method=True)
         self.GetFulfillment = channel.unary_unary(
                 '/keyferry.fulfillment.v1.FulfillmentService/GetFulfillment',
                 request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.GetFulfillmentRequest.SerializeToString,
@@ -92,6 +102,24 @@ class FulfillmentServiceServicer:
         """Takes a confirmed payment, before or after its order. Idempotent by (provider, payment_id). A payment known for another
         order is ALREADY_EXISTS, reason PAYMENT_REUSED. An amount above the total or in another currency is kept, and the order
         needs attention with reason PAYMENT_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundPayment(self, request, context):
+        """Takes a refund or chargeback, before or after its payment. Idempotent by (provider, refund_id); known with other content it
+        is ALREADY_EXISTS, reason REFUND_REUSED. Keys of its lines that were not opened are revoked and given back; what was opened
+        is recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelFulfillment(self, request, context):
+        """Gives up what an order still waits for: nothing more is bought, keys that arrive go back, and the shop is asked to pay back
+        what will not come (`fulfillment.refund_requested`). Keys that can be opened stay. FAILED_PRECONDITION, reason
+        NOTHING_TO_CANCEL, when nothing is outstanding.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +173,16 @@ def add_FulfillmentServiceServicer_to_server(servicer, server):
                     servicer.ConfirmPayment,
                     request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentRequest.FromString,
                     response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentResponse.SerializeToString,
+            ),
+            'RefundPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundPayment,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentResponse.SerializeToString,
+            ),
+            'CancelFulfillment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelFulfillment,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentResponse.SerializeToString,
             ),
             'GetFulfillment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFulfillment,
@@ -229,6 +267,60 @@ class FulfillmentService:
             '/keyferry.fulfillment.v1.FulfillmentService/ConfirmPayment',
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentRequest.SerializeToString,
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.ConfirmPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentService/RefundPayment',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.RefundPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelFulfillment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentService/CancelFulfillment',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__service__pb2.CancelFulfillmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

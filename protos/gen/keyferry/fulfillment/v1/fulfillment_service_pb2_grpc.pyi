@@ -45,6 +45,16 @@ class FulfillmentServiceStub:
     order is ALREADY_EXISTS, reason PAYMENT_REUSED. An amount above the total or in another currency is kept, and the order
     needs attention with reason PAYMENT_MISMATCH.
     """
+    RefundPayment: _grpc.UnaryUnaryMultiCallable[_fulfillment_service_pb2.RefundPaymentRequest, _fulfillment_service_pb2.RefundPaymentResponse]
+    """Takes a refund or chargeback, before or after its payment. Idempotent by (provider, refund_id); known with other content it
+    is ALREADY_EXISTS, reason REFUND_REUSED. Keys of its lines that were not opened are revoked and given back; what was opened
+    is recorded.
+    """
+    CancelFulfillment: _grpc.UnaryUnaryMultiCallable[_fulfillment_service_pb2.CancelFulfillmentRequest, _fulfillment_service_pb2.CancelFulfillmentResponse]
+    """Gives up what an order still waits for: nothing more is bought, keys that arrive go back, and the shop is asked to pay back
+    what will not come (`fulfillment.refund_requested`). Keys that can be opened stay. FAILED_PRECONDITION, reason
+    NOTHING_TO_CANCEL, when nothing is outstanding.
+    """
     GetFulfillment: _grpc.UnaryUnaryMultiCallable[_fulfillment_service_pb2.GetFulfillmentRequest, _fulfillment_service_pb2.GetFulfillmentResponse]
     """Reads one fulfillment."""
     ListFulfillments: _grpc.UnaryUnaryMultiCallable[_fulfillment_service_pb2.ListFulfillmentsRequest, _fulfillment_service_pb2.ListFulfillmentsResponse]
@@ -74,6 +84,16 @@ class FulfillmentServiceAsyncStub(FulfillmentServiceStub):
     """Takes a confirmed payment, before or after its order. Idempotent by (provider, payment_id). A payment known for another
     order is ALREADY_EXISTS, reason PAYMENT_REUSED. An amount above the total or in another currency is kept, and the order
     needs attention with reason PAYMENT_MISMATCH.
+    """
+    RefundPayment: _aio.UnaryUnaryMultiCallable[_fulfillment_service_pb2.RefundPaymentRequest, _fulfillment_service_pb2.RefundPaymentResponse]  # type: ignore[assignment]
+    """Takes a refund or chargeback, before or after its payment. Idempotent by (provider, refund_id); known with other content it
+    is ALREADY_EXISTS, reason REFUND_REUSED. Keys of its lines that were not opened are revoked and given back; what was opened
+    is recorded.
+    """
+    CancelFulfillment: _aio.UnaryUnaryMultiCallable[_fulfillment_service_pb2.CancelFulfillmentRequest, _fulfillment_service_pb2.CancelFulfillmentResponse]  # type: ignore[assignment]
+    """Gives up what an order still waits for: nothing more is bought, keys that arrive go back, and the shop is asked to pay back
+    what will not come (`fulfillment.refund_requested`). Keys that can be opened stay. FAILED_PRECONDITION, reason
+    NOTHING_TO_CANCEL, when nothing is outstanding.
     """
     GetFulfillment: _aio.UnaryUnaryMultiCallable[_fulfillment_service_pb2.GetFulfillmentRequest, _fulfillment_service_pb2.GetFulfillmentResponse]  # type: ignore[assignment]
     """Reads one fulfillment."""
@@ -113,6 +133,28 @@ class FulfillmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a confirmed payment, before or after its order. Idempotent by (provider, payment_id). A payment known for another
         order is ALREADY_EXISTS, reason PAYMENT_REUSED. An amount above the total or in another currency is kept, and the order
         needs attention with reason PAYMENT_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundPayment(
+        self,
+        request: _fulfillment_service_pb2.RefundPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_service_pb2.RefundPaymentResponse, _abc.Awaitable[_fulfillment_service_pb2.RefundPaymentResponse]]:
+        """Takes a refund or chargeback, before or after its payment. Idempotent by (provider, refund_id); known with other content it
+        is ALREADY_EXISTS, reason REFUND_REUSED. Keys of its lines that were not opened are revoked and given back; what was opened
+        is recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelFulfillment(
+        self,
+        request: _fulfillment_service_pb2.CancelFulfillmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_service_pb2.CancelFulfillmentResponse, _abc.Awaitable[_fulfillment_service_pb2.CancelFulfillmentResponse]]:
+        """Gives up what an order still waits for: nothing more is bought, keys that arrive go back, and the shop is asked to pay back
+        what will not come (`fulfillment.refund_requested`). Keys that can be opened stay. FAILED_PRECONDITION, reason
+        NOTHING_TO_CANCEL, when nothing is outstanding.
         """
 
     @_abc_1.abstractmethod

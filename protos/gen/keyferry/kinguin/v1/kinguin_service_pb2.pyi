@@ -249,6 +249,7 @@ class Purchase(_message.Message):
     WITHDRAWN_FIELD_NUMBER: _builtins.int
     SURPLUS_RETURNS_FIELD_NUMBER: _builtins.int
     REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
+    MAX_UNIT_PRICE_FIELD_NUMBER: _builtins.int
     external_id: _builtins.str
     """Our reference at the supplier, derived from order, item, chunk and attempt."""
     supplier_order_id: _builtins.str
@@ -313,6 +314,10 @@ class Purchase(_message.Message):
     def refunded_amount(self) -> _money_pb2.Money:
         """What the supplier paid back of `charged_amount`, in EUR, as last read; absent where it cannot be told."""
 
+    @_builtins.property
+    def max_unit_price(self) -> _money_pb2.Money:
+        """The highest unit price that was accepted, in EUR."""
+
     def __init__(
         self,
         *,
@@ -340,10 +345,11 @@ class Purchase(_message.Message):
         withdrawn: _builtins.bool = ...,
         surplus_returns: _abc.Iterable[Global___KeyReturn] | None = ...,
         refunded_amount: _money_pb2.Money | None = ...,
+        max_unit_price: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "key_return", b"key_return", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged_amount", b"charged_amount", "create_time", b"create_time", "key_return", b"key_return", "max_unit_price", b"max_unit_price", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "canceled_count", b"canceled_count", "charged_amount", b"charged_amount", "create_time", b"create_time", "delivered_count", b"delivered_count", "external_id", b"external_id", "item_id", b"item_id", "key_return", b"key_return", "offer_id", b"offer_id", "order_id", b"order_id", "parked", b"parked", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state", "surplus_order_ids", b"surplus_order_ids", "surplus_returns", b"surplus_returns", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "canceled_count", b"canceled_count", "charged_amount", b"charged_amount", "create_time", b"create_time", "delivered_count", b"delivered_count", "external_id", b"external_id", "item_id", b"item_id", "key_return", b"key_return", "max_unit_price", b"max_unit_price", "offer_id", b"offer_id", "order_id", b"order_id", "parked", b"parked", "product_id", b"product_id", "product_name", b"product_name", "quantity", b"quantity", "refunded_amount", b"refunded_amount", "refusal", b"refusal", "release_time", b"release_time", "sealed_count", b"sealed_count", "state", b"state", "supplier_order_id", b"supplier_order_id", "supplier_order_state", b"supplier_order_state", "surplus_order_ids", b"surplus_order_ids", "surplus_returns", b"surplus_returns", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

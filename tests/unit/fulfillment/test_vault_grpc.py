@@ -1,0 +1,125 @@
+"""What is asked of vault, and what its answers come to."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import grpc
+import pytest
+from chassis.errors import RemoteError
+from fulfillment.adapters.vault_grpc import GrpcVault
+from fulfillment.domain.model import ItemId, KeyId, OrderId
+from fulfillment.ports.vault import NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
+from google.protobuf.message import Message
+from keyferry.vault.v1 import vault_service_pb2 as pb
+
+from tests.unit.fulfillment.grpc_peer import Peer
+
+ORDER_ID = OrderId("order-1")
+A, B = KeyId("key-a"), KeyId("key-b")
+UPLOAD = Upload(
+    "6b0c1d9e-94a5-4a5e-a9d5-6c2a2a5f6d11",
+    "manual/1",
+    ORDER_ID,
+    ItemId("item-1"),
+    "alice",
+    "text/plain",
+    "uploaded.key.jwe",
+)
+
+
+def failing(reason: str, **metadata: str) -> RemoteError:
+    return RemoteError("on purpose", code=grpc.StatusCode.FAILED_PRECONDITION, reason=reason, metadata=metadata)
+
+
+def vault_of(peer: Peer) -> GrpcVault:
+    return GrpcVault(cast("grpc.aio.Channel", peer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (pb.RevokeKeysResponse(), Revoked()),
+        (failing("KEY_OPENED", opened_key_ids="key-b"), SomeOpened([B])),
+        (failing("KEY_OPENED", opened_key_ids="key-a,key-b"), SomeOpened([A, B])),
+        (failing("KEY_OPENED"), NoWord()),
+        (failing("KEY_NOT_FOUND", opened_key_ids="key-a"), NoWord()),
+        (failing("SERVICE_UNAVAILABLE"), NoWord()),
+    ],
+)
+async def test_keys_are_revoked_or_were_opened_by_vaults_word_alone(
+    answer: Message | Exception, expected: RevokeAnswer
+) -> None:
+    peer = Peer(answer)
+    assert await vault_of(peer).revoke_keys(ORDER_ID, [B, A], why="the order was canceled") == expected
+    (request,) = peer.requests
+    assert isinstance(request, pb.RevokeKeysRequest)
+    assert (request.order_id, request.reason) == ("order-1", "the order was canceled")
+    assert list(request.key_ids) == ["key-a", "key-b"]
+
+
+async def test_the_same_question_has_the_same_request_id_and_another_one_another() -> None:
+    peer = Peer(*[pb.RevokeKeysResponse()] * 5)
+    for order_id, key_ids, why in [
+        ("order-1", [A, B], "canceled"),
+        ("order-1", [B, A], "canceled"),
+        ("order-1", [A], "canceled"),
+        ("order-1", [A, B], "refunded"),
+        ("order-2", [A, B], "canceled"),
+    ]:
+        await vault_of(peer).revoke_keys(OrderId(order_id), key_ids, why=why)
+    first, again, *others = [cast("Any", request).request_id for request in peer.requests]
+    assert first == again
+    assert len({first, *others}) == 4
+
+
+async def test_of_no_keys_nobody_is_asked() -> None:
+    peer = Peer()
+    assert await vault_of(peer).revoke_keys(ORDER_ID, [], why="canceled") == Revoked()
+    assert not peer.requests
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (pb.ShredKeyResponse(), True),
+        (failing("KEY_OPENED"), False),
+        (failing("OBJECT_STORE_UNAVAILABLE"), False),
+    ],
+)
+async def test_a_key_is_destroyed_once_vault_says_so(answer: Message | Exception, *, expected: bool) -> None:
+    peer = Peer(answer)
+    assert await vault_of(peer).shred_key(ORDER_ID, A, why="canceled") is expected
+    (request,) = peer.requests
+    assert isinstance(request, pb.ShredKeyRequest)
+    assert (request.order_id, request.key_id, request.reason) == ("order-1", "key-a", "canceled")
+
+
+async def test_the_upload_key_passes_through_unread() -> None:
+    assert await vault_of(Peer(pb.GetUploadKeyResponse(upload_jwk=b"{}"))).upload_jwk() == b"{}"
+
+
+@pytest.mark.parametrize(("state", "held"), [(pb.STATE_SEALED, False), (pb.STATE_HELD, True)])
+async def test_an_upload_is_sealed_as_it_came(state: pb.State.ValueType, *, held: bool) -> None:
+    peer = Peer(pb.SealKeyResponse(key=pb.SealedKey(key_id="key-a", state=state)))
+    assert await vault_of(peer).seal_upload(UPLOAD) == Uploaded(A, held=held)
+    assert peer.requests == [
+        pb.SealKeyRequest(
+            request_id=UPLOAD.request_id,
+            source_ref="manual/1",
+            order_id="order-1",
+            item_id="item-1",
+            customer_id="alice",
+            content_type="text/plain",
+            key_jwe="uploaded.key.jwe",
+        )
+    ]
+
+
+async def test_what_vault_says_against_an_upload_passes_through() -> None:
+    with pytest.raises(RemoteError) as refused:
+        await vault_of(Peer(failing("SOURCE_REF_CONFLICT"))).seal_upload(replace(UPLOAD, source_ref="manual/2"))
+    assert refused.value.reason == "SOURCE_REF_CONFLICT"
+
+
+def test_an_upload_does_not_print_its_key() -> None:
+    assert "uploaded.key.jwe" not in repr(UPLOAD)
