@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ class System:
 
     def replicas(self, service: str) -> list[str]:
         """Return the names of all processes of one service."""
-        return [name for name in self.endpoints["pids"] if name == service or name.startswith(f"{service}-2")]
+        return [name for name in self.endpoints["pids"] if re.fullmatch(rf"{re.escape(service)}(-\d+)?", name)]
 
     def kill(self, name: str) -> None:
         """End one process as if the machine had lost it."""
@@ -84,12 +85,12 @@ class System:
         )
         return mint.access_token(account_of(subject), now=int(time.time()), seconds=seconds)
 
-    async def pay(self, subject: str, purchase: Purchase) -> str:
+    async def pay(self, subject: str, purchase: Purchase, *, seconds: float = ACCEPT_SECONDS) -> str:
         """Tell of one paid order as a shop does, until it is accepted; return its number."""
         now = datetime.now(UTC)
         order_id = new_order_id(now)
         message = paid_order(subject, purchase, order_id=order_id, now=now)
-        await tell_paid(self.endpoints["nats"], message, seconds=ACCEPT_SECONDS)
+        await tell_paid(self.endpoints["nats"], message, seconds=seconds)
         return order_id
 
     def customer(self, http: httpx.AsyncClient, subject: str) -> CustomerClient:

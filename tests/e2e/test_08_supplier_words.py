@@ -72,10 +72,22 @@ async def test_what_can_be_seen_before_is_not_even_asked(
 
 
 async def test_a_clear_no_is_for_a_human(system: System, http: httpx.AsyncClient) -> None:
-    async with placing_answered(system, http, 422, "ProductUnavailable"):
+    async with placing_answered(system, http, 400, "ConstraintViolation"):
         order_id = await system.pay("alice", Purchase(PRODUCT))
         order = await system.until(http, "alice", order_id, "NEEDS_ATTENTION", seconds=SECONDS)
     assert order["reason"] == "PURCHASE_REFUSED"
+
+
+async def test_a_no_that_may_pass_leads_to_another_attempt(system: System, http: httpx.AsyncClient) -> None:
+    before = len(await system.sold(http))
+    async with placing_answered(system, http, 422, "ProductUnavailable", count=1):
+        order_id = await system.pay("alice", Purchase(PRODUCT))
+        await system.until(http, "alice", order_id, "READY", seconds=SECONDS)
+    assert len(await system.sold(http)) == before + 1
+    (line,) = (await system.fulfillment(order_id)).lines
+    refused, bought = sorted(line.purchases, key=lambda purchase: purchase.supplier_order_id)
+    assert (refused.refusal, refused.supplier_order_id) == ("ProductUnavailable", "")
+    assert bought.external_id != refused.external_id
 
 
 @pytest.mark.parametrize(

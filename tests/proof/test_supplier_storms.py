@@ -6,29 +6,16 @@ With KEYFERRY_PROOF=full at the size that the promises name; else small, so that
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 import pytest
-from chassis.events import Event, new_event_id
-from chassis.jetstream import Publisher, connect_nats
-from keyferry.events.v1.fulfillment_events_pb2 import (
-    FulfillmentAccepted,
-    FulfillmentNeedsAttention,
-    FulfillmentPurchased,
-    FulfillmentReady,
-)
+from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted, FulfillmentReady
 from kinguin_gateway.config import Settings
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from sandbox.kinguin.catalogue import PRODUCTS
-from sandbox.shop import SUBJECT, Purchase, new_order_id, paid_order
 
 from tests.e2e.system import System
+from tests.proof.shop import Shop
 
 FULL = os.environ.get("KEYFERRY_PROOF") == "full"
 STORM_ORDERS = 500 if FULL else 60
@@ -37,7 +24,6 @@ OUTAGE_SECONDS = 60.0 if FULL else 6.0
 ORDERS_PER_SECOND = 10 if FULL else 5
 DRAIN_SECONDS = 120.0
 ACCEPT_SECONDS = 10.0
-REPEAT_SECONDS = 20.0
 
 COMMIT_BOUND, SEARCH_LAG_BOUND = 2, 4
 SEARCH_LAG = 3.0
@@ -52,7 +38,6 @@ OUTAGE = [
     {"action": "status", "operation": "*", "status": 503},
 ]
 CALLS_PER_SECOND = Settings.model_fields["keyferry_supplier_calls_per_second"].default
-PRODUCT = PRODUCTS[0].product_id
 OPENED = 5
 
 
@@ -66,71 +51,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     running.start()
     yield running
     assert running.stop() == 0
-
-
-@dataclass
-class Shop:
-    """A shop that tells of payments until they are accepted, and notes when it hears what of each order."""
-
-    client: Client
-    paid: dict[str, float] = field(default_factory=dict)
-    heard: dict[type, dict[str, float]] = field(default_factory=dict)
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, nats_url: str) -> AsyncIterator["Shop"]:
-        async with connect_nats(nats_url, name="shop") as client:
-            shop = cls(client)
-            for name, kind in {
-                "accepted": FulfillmentAccepted,
-                "purchased": FulfillmentPurchased,
-                "ready": FulfillmentReady,
-                "needs_attention": FulfillmentNeedsAttention,
-            }.items():
-                await shop._hear(f"fulfillment.{name}", kind)
-            yield shop
-
-    async def _hear(self, subject: str, kind: type) -> None:
-        known = self.heard.setdefault(kind, {})
-
-        async def hear(message: Msg) -> None:
-            known.setdefault(kind.FromString(message.data).order_id, time.monotonic())  # type: ignore[attr-defined] # an event
-
-        await self.client.subscribe(subject, cb=hear)
-
-    async def pay(self) -> None:
-        now = datetime.now(UTC)
-        order_id = new_order_id(now)
-        while order_id in self.paid:
-            order_id = new_order_id(now)
-        self.paid[order_id] = time.monotonic()
-        message = paid_order("alice", Purchase(PRODUCT), order_id=order_id, now=now)
-        while order_id not in self.heard[FulfillmentAccepted]:
-            event = Event.of(
-                message, event_id=new_event_id(), subject=SUBJECT, source="shop", about=order_id, time=datetime.now(UTC)
-            )
-            await Publisher(self.client).publish_event(event)
-            for _ in range(int(REPEAT_SECONDS / 0.1)):
-                if order_id in self.heard[FulfillmentAccepted]:
-                    return
-                await asyncio.sleep(0.1)
-
-    def open_orders(self) -> int:
-        return len(self.paid.keys() - self.heard[FulfillmentReady].keys())
-
-    async def until_ready(self, seconds: float) -> float:
-        """Wait until every order is ready; return how long that took."""
-        begin = time.monotonic()
-        while self.open_orders():
-            assert time.monotonic() < begin + seconds, f"{self.open_orders()} orders are not ready: {self.attention()}"
-            await asyncio.sleep(0.1)
-        return time.monotonic() - begin
-
-    def attention(self) -> Sequence[str]:
-        return list(self.heard[FulfillmentNeedsAttention])
-
-    def slowest(self, kind: type) -> float:
-        return max(self.heard[kind][order_id] - paid for order_id, paid in self.paid.items())
 
 
 async def misbehave(system: System, http: httpx.AsyncClient, rules: Sequence[Mapping[str, object]]) -> None:
