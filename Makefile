@@ -21,6 +21,10 @@ T ?=
 # counting lines takes them three times as long, and what they go through others have counted.
 COUNT := --cov --cov-report= --cov-fail-under=0
 
+# What lives thousands of histories.
+HISTORIES := tests/unit/simulation tests/unit/kinguin_gateway/test_histories.py \
+	tests/unit/kinguin_gateway/test_supplier_models.py
+
 # Two processes, each with its own files and, where tests need them, its own servers.
 BESIDE := --numprocesses 2 --dist loadfile
 
@@ -53,8 +57,8 @@ check: fmt-check lint types imports protos-check test ## Everything that must be
 .PHONY: test
 test: bootstrap ## All tests, against real servers and in a real browser, which is brought if there is none
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest tests/unit --ignore tests/unit/simulation --disable-socket --allow-unix-socket $(BESIDE) $(COUNT)
-	@$(BIN)/pytest tests/unit/simulation --disable-socket --allow-unix-socket --numprocesses 2 --dist load --no-cov
+	@$(BIN)/pytest tests/unit $(addprefix --ignore ,$(HISTORIES)) --disable-socket --allow-unix-socket $(BESIDE) $(COUNT)
+	@$(BIN)/pytest $(HISTORIES) --disable-socket --allow-unix-socket --numprocesses 2 --dist load --no-cov
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(BESIDE) \
 		$(COUNT) --cov-append
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(COUNT) --cov-append

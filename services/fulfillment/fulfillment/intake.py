@@ -141,10 +141,17 @@ class Intake:
         self, transaction: OrderTransaction, found: Fulfillment, refund: Refund, paid: Paid, now: datetime
     ) -> None:
         order_id = found.order.order_id
-        answered = await transaction.answer_refund_requests(order_id, refund.request_ids)
-        await self._giving_up.pay_back(
-            transaction, found, lines=_lines(found, refund, paid), answered=answered, now=now
-        )
+        lines = _lines(found, refund, paid)
+        # What is paid back of a line without our number answers what was asked for it all the same, and what is paid
+        # back of everything answers everything: else later requests would be too small.
+        open_ones = [each for each in await transaction.refund_requests(order_id) if not each.is_answered]
+        implied = [
+            each.request_id
+            for each in open_ones
+            if each.item_id in lines or (each.item_id is None and paid.verdict is PaymentVerdict.GIVEN_BACK)
+        ]
+        answered = await transaction.answer_refund_requests(order_id, [*refund.request_ids, *implied])
+        await self._giving_up.pay_back(transaction, found, lines=lines, answered=answered, now=now)
         details = {
             "refund_id": refund.refund_id,
             "payment_id": refund.payment_id,

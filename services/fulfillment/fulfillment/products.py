@@ -1,4 +1,7 @@
-"""Reads products for planning. One reading serves purchases of the same moments; a no is always a fresh one."""
+"""Reads products for planning. One reading serves purchases of the same moments.
+
+A product may be a little old; a no, or no answer, serves only those who already waited when it was asked for.
+"""
 
 import asyncio
 from collections import OrderedDict
@@ -7,7 +10,8 @@ from weakref import WeakValueDictionary
 
 from chassis.clock import Clock
 
-from fulfillment.ports.supplier import NoAnswer, NoProduct, ProductAnswer, Supplier
+from fulfillment.domain.product import Product
+from fulfillment.ports.supplier import ProductAnswer, Supplier
 
 # Whatever is planned is checked once more by kinguin-gateway, so that a reading may be a little old.
 FRESH_SECONDS = 10.0
@@ -36,12 +40,11 @@ class Products:
         lock = self._reading.setdefault(product_id, asyncio.Lock())
         async with lock:
             known = self._readings.get(product_id)
-            if known is not None and known.time >= since:
+            if known is not None and known.time >= (since if isinstance(known.answer, Product) else begun):
                 return known.answer
             time = self._clock.elapsed()
             answer = await self._supplier.read_product(product_id)
-            if not isinstance(answer, NoAnswer | NoProduct):
-                self._keep(product_id, _Reading(answer, time))
+            self._keep(product_id, _Reading(answer, time))
             return answer
 
     def _keep(self, product_id: str, reading: _Reading) -> None:

@@ -15,6 +15,7 @@ from fulfillment.domain.planner import Known
 from fulfillment.domain.product import Offer, Product, Tier
 from fulfillment.ports.supplier import (
     Buying,
+    Collected,
     InDoubt,
     NoAnswer,
     NoProduct,
@@ -98,11 +99,49 @@ async def test_what_is_withdrawn_is_what_was_placed(purchase: Purchase) -> None:
     assert placing.request_id != withdrawing.request_id
 
 
+UNPLANNED = replace(BUYING, purchase=replace(PURCHASE, unit_limit=None, offer_id=""))
+
+
 async def test_what_was_never_planned_is_withdrawn_too() -> None:
-    peer = Peer(pb.WithdrawPurchaseResponse(purchase=pb.Purchase(state=pb.PURCHASE_STATE_REFUSED)))
-    await supplier_of(peer).withdraw(replace(BUYING, purchase=replace(PURCHASE, unit_limit=None, offer_id="")))
-    assert isinstance(peer.requests[0], pb.WithdrawPurchaseRequest)
-    assert (peer.requests[0].max_unit_price, peer.requests[0].offer_id) == (euros(999), "")
+    gone = pb.WithdrawPurchaseResponse(purchase=pb.Purchase(state=pb.PURCHASE_STATE_REFUSED))
+    peer = Peer(pb.ListPurchasesResponse(), gone)
+    assert isinstance(await supplier_of(peer).withdraw(UNPLANNED), Refused)
+    request = cast("pb.WithdrawPurchaseRequest", peer.requests[1])
+    assert (request.max_unit_price, request.offer_id, request.quantity) == (euros(999), "", 3)
+
+
+async def test_what_a_restored_database_does_not_know_to_be_planned_is_withdrawn_on_its_own_terms() -> None:
+    sent = pb.Purchase(
+        external_id="kf1-a", item_id="item-1", quantity=2, offer_id="offer-9", max_unit_price=euros(1100)
+    )
+    gone = pb.WithdrawPurchaseResponse(purchase=pb.Purchase(state=pb.PURCHASE_STATE_REFUSED))
+    peer = Peer(pb.ListPurchasesResponse(purchases=[sent]), gone)
+    await supplier_of(peer).withdraw(UNPLANNED)
+    request = cast("pb.WithdrawPurchaseRequest", peer.requests[1])
+    assert (request.max_unit_price, request.offer_id, request.quantity) == (euros(1100), "offer-9", 2)
+
+
+async def test_nothing_is_withdrawn_while_nobody_says_on_which_terms() -> None:
+    assert await supplier_of(Peer(failing("SERVICE_UNAVAILABLE"))).withdraw(UNPLANNED) == NoAnswer()
+
+
+@pytest.mark.parametrize(
+    ("state", "sealed", "delivered", "ended"),
+    [
+        (pb.SUPPLIER_ORDER_STATE_PROCESSING, 1, 1, False),
+        (pb.SUPPLIER_ORDER_STATE_COMPLETED, 1, 1, False),
+        (pb.SUPPLIER_ORDER_STATE_CANCELED, 1, 1, True),
+        (pb.SUPPLIER_ORDER_STATE_CANCELED, 1, 2, False),
+        (pb.SUPPLIER_ORDER_STATE_REFUNDED, 0, 0, True),
+    ],
+)
+async def test_only_what_the_supplier_called_off_and_we_have_all_of_is_over(
+    state: pb.SupplierOrderState.ValueType, sealed: int, delivered: int, *, ended: bool
+) -> None:
+    told = pb.Purchase(supplier_order_state=state, sealed_count=sealed, delivered_count=delivered, quantity=3)
+    answer = await supplier_of(Peer(pb.CollectKeysResponse(purchase=told))).collect(BUYING)
+    assert isinstance(answer, Collected)
+    assert answer.ended is ended
 
 
 REFUSED = pb.Purchase(state=pb.PURCHASE_STATE_REFUSED, refusal=pb.SupplierProblem(kind="withdrawn"))

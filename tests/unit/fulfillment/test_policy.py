@@ -308,6 +308,12 @@ def test_keys_that_are_not_taken_back_are_written_off_by_staff_only() -> None:
     assert signal_on_cancel(waiting, [], by_staff=False) is Signal.GIVEN_UP_UNBOUGHT
 
 
+def test_keys_that_may_yet_come_beside_others_are_written_off_by_staff_only() -> None:
+    late = a_purchase(State.NEEDS_ATTENTION, reason=Reason.KEYS_TOO_LATE, quantity=2, supplier_order_id="PHS1")
+    assert signal_on_cancel(late, [a_key()]) is Signal.REST_GIVEN_UP
+    assert signal_on_cancel(late, [a_key()], by_staff=False) is None
+
+
 def test_a_purchase_is_complete_with_what_is_there_or_bought_anew() -> None:
     two = a_purchase(State.NEEDS_ATTENTION, quantity=2)
     held, replaced = a_key(held=True), a_key(held=True, replace_time=NOON)

@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from fulfillment.domain.model import Amount, Fulfillment, ItemId, Reason, State
 from fulfillment.errors import NothingToCancel, RefundReused
+from fulfillment.ports.supplier import NoAnswer
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentRefunded, FulfillmentRefundRequested
 
 from tests.unit.fulfillment.examples import a_payment, an_order
@@ -226,3 +228,27 @@ async def test_an_unpaid_order_is_canceled_whole_and_once(office: Office) -> Non
     await office.cancel()
     with pytest.raises(NothingToCancel):
         await office.cancel()
+
+
+async def test_a_refund_of_a_line_answers_what_was_asked_for_it_although_it_does_not_say_so(office: Office) -> None:
+    await office.buy(1, 1)
+    await office.cancel(["item-1"])
+    office.supplier.collecting = [NoAnswer()] * 200
+    await office.settle(within=timedelta(minutes=1))
+    (first,) = office.requests()
+    await office.refund(a_refund(first.amount.minor_units, item_ids=(ItemId("item-1"),)))
+    await office.cancel(["item-2"])
+    await office.settle()
+    assert [(request.is_answered, request.amount.minor_units) for request in office.requests()] == [
+        (True, 500),
+        (False, 500),
+    ]
+    assert office.states() == [State.REFUNDED, State.CANCELED]
+
+
+async def test_what_goes_back_altogether_answers_everything_that_was_asked_for(office: Office) -> None:
+    await canceled(office, 400)
+    found = await office.refund(a_refund(400))
+    assert found is not None
+    assert found.state is State.REFUNDED
+    assert [request.is_answered for request in office.requests()] == [True]

@@ -8,6 +8,7 @@ import pytest
 from chassis.errors import RemoteError
 from fulfillment.adapters.vault_grpc import GrpcVault
 from fulfillment.domain.model import ItemId, KeyId, OrderId
+from fulfillment.errors import KeyNotNeeded
 from fulfillment.ports.vault import NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
 from google.protobuf.message import Message
 from keyferry.vault.v1 import vault_service_pb2 as pb
@@ -113,6 +114,13 @@ async def test_an_upload_is_sealed_as_it_came(state: pb.State.ValueType, *, held
             key_jwe="uploaded.key.jwe",
         )
     ]
+
+
+@pytest.mark.parametrize("state", [pb.STATE_REVOKED, pb.STATE_SHREDDED, pb.STATE_SEALING])
+async def test_an_upload_that_was_taken_back_meanwhile_is_none(state: pb.State.ValueType) -> None:
+    peer = Peer(pb.SealKeyResponse(key=pb.SealedKey(key_id="key-a", state=state)))
+    with pytest.raises(KeyNotNeeded):
+        await vault_of(peer).seal_upload(UPLOAD)
 
 
 async def test_what_vault_says_against_an_upload_passes_through() -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -61,7 +62,8 @@ _NOT_COLLECTED: Mapping[str, CollectAnswer] = {
     "PURCHASE_UNKNOWN": Unknown(),
     "PURCHASE_NOT_PLACED": Unknown(),
 }
-_ENDED = {pb.SUPPLIER_ORDER_STATE_CANCELED, pb.SUPPLIER_ORDER_STATE_REFUNDED, pb.SUPPLIER_ORDER_STATE_COMPLETED}
+# Not `completed`: an order that says so with fewer keys than were bought may yet deliver them.
+_ENDED = {pb.SUPPLIER_ORDER_STATE_CANCELED, pb.SUPPLIER_ORDER_STATE_REFUNDED}
 _UNDER_WAY = {pb.KEY_RETURN_STATE_ASKED, pb.KEY_RETURN_STATE_ACCEPTED}
 _GONE_BACK = {pb.KEY_RETURN_STATE_RETURNED, pb.KEY_RETURN_STATE_REFUNDED}
 
@@ -105,17 +107,21 @@ class GrpcSupplier:
             keys=[ArrivedKey(KeyId(key.key_id), key.content_type, key.held) for key in answer.keys],
             product_name=answer.purchase.product_name,
             more_ready=answer.more_keys_ready,
-            ended=answer.purchase.supplier_order_state in _ENDED,
+            # What it has delivered and we have not sealed is not missing: it is collected again.
+            ended=answer.purchase.supplier_order_state in _ENDED
+            and answer.purchase.sealed_count >= answer.purchase.delivered_count,
         )
 
     async def withdraw(self, buying: Buying) -> WithdrawAnswer:
         """Make sure that it is never bought, or learn that it was."""
-        purchase, item = buying.purchase, buying.item
-        # What was given up before it was planned was never sent: there is no other body that this one must equal.
-        limit = item.max_unit_price if purchase.unit_limit is None else purchase.unit_limit
-        request = pb.WithdrawPurchaseRequest(
-            **_terms(buying, limit), request_id=_request_id("withdraw", purchase.external_id)
-        )
+        # What our database says was never planned may have been sent before it was restored, on terms that it forgot.
+        meant = buying if buying.purchase.is_planned else await self._as_known(buying)
+        if meant is None:
+            return NoAnswer()
+        purchase = meant.purchase
+        limit = buying.item.max_unit_price if purchase.unit_limit is None else purchase.unit_limit
+        named = _request_id("withdraw", purchase.external_id, purchase.offer_id, str(purchase.quantity), str(limit))
+        request = pb.WithdrawPurchaseRequest(**_terms(meant, limit), request_id=named)
         try:
             settled = (await self._stub.WithdrawPurchase(request, timeout=WITHDRAW_SECONDS)).purchase
         except KeyferryError as error:
@@ -155,6 +161,17 @@ class GrpcSupplier:
             logger.warning("a product was not read", product_id=product_id, reason=error.reason)
             return NoAnswer()
         return product_from_proto(product)
+
+    async def _as_known(self, buying: Buying) -> Buying | None:
+        """Return a purchase on the terms on which the supplier's side knows it, if it does; None: nobody could say."""
+        known = await self.known_purchases(buying.purchase.order_id)
+        if known is None:
+            return None
+        own = next((each for _, each in known if each.external_id == buying.purchase.external_id), None)
+        if own is None:
+            return buying
+        purchase = replace(buying.purchase, quantity=own.quantity, offer_id=own.offer_id, unit_limit=own.max_unit_price)
+        return replace(buying, purchase=purchase)
 
     async def known_purchases(self, order_id: OrderId) -> Sequence[tuple[str, Known]] | None:
         """Return each purchase that the supplier's side knows of an order, with its line."""
@@ -253,5 +270,5 @@ def _cents(money: money_pb2.Money) -> int:
     return money.minor_units
 
 
-def _request_id(what: str, external_id: str) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{what}/{external_id}"))
+def _request_id(what: str, *parts: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, "/".join((what, *parts))))

@@ -42,10 +42,11 @@ class PostgresMailRows(OnConnection):
 
     async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
         """Note that the mail server took the mail."""
-        await self._connection.execute(
-            update(MAIL).where(MAIL.c.order_id == order_id).values(run_at=None, send_time=now, failure="")
-        )
+        # The order first, as by everybody who has both.
         await self._connection.execute(
             update(ORDER).where(ORDER.c.order_id == order_id).values(mail_time=now, version=ORDER.c.version + 1)
+        )
+        await self._connection.execute(
+            update(MAIL).where(MAIL.c.order_id == order_id).values(run_at=None, send_time=now, failure="")
         )
         notify(self._connection, CHANGED, order_id)

@@ -12,6 +12,7 @@ from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
 from fulfillment.domain.model import KeyId, OrderId
+from fulfillment.errors import KeyNotNeeded
 from fulfillment.ports.vault import (
     DownloadLink,
     KeyWish,
@@ -108,6 +109,9 @@ class GrpcVault:
             key_jwe=upload.key_jwe,
         )
         sealed = (await self._stub.SealKey(request)).key
+        if sealed.state not in {pb.STATE_SEALED, pb.STATE_HELD}:
+            # A repeat of an upload that was not needed before, and destroyed.
+            raise KeyNotNeeded("the upload was destroyed, because nobody needed it; upload it with a new request_id")
         return Uploaded(KeyId(sealed.key_id), held=sealed.state == pb.STATE_HELD)
 
 

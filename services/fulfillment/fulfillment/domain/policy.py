@@ -153,8 +153,8 @@ def signal_on_giving_up(purchase: Purchase, keys: Sequence[Key]) -> Signal:
 def signal_on_cancel(purchase: Purchase, keys: Sequence[Key], *, by_staff: bool = True) -> Signal | None:
     """Return how a purchase is canceled; None where nothing of it is outstanding, or what is cannot be called off.
 
-    The supplier takes back all keys of an order or none (K51): where some have arrived, the others are waited for. Keys
-    that it does not take back are for staff to write off: a customer's wish must not hide them.
+    The supplier takes back all keys of an order or none (K51): where some have arrived, the others are waited for. What
+    it may yet deliver then, and keys that it does not take back, are for staff to write off, not for a customer.
     """
     if purchase.state in _OVER | _GIVING_UP | {State.READY}:
         return None
@@ -166,7 +166,7 @@ def signal_on_cancel(purchase: Purchase, keys: Sequence[Key], *, by_staff: bool 
     if purchase.reason is Reason.GIVE_UP_TOO_OLD:
         return signal_on_giving_up(purchase, keys)
     if arrived:
-        return Signal.REST_GIVEN_UP
+        return Signal.REST_GIVEN_UP if by_staff else None
     return Signal.LOSS_ACCEPTED if purchase.reason in _NOT_TAKEN_BACK else signal_on_giving_up(purchase, keys)
 
 
