@@ -14,7 +14,7 @@ from chassis.failpoints import effect
 from fulfillment import facts
 from fulfillment.domain.machine import Signal
 from fulfillment.domain.model import Purchase, State
-from fulfillment.domain.planner import Known, Place, Plan, Planned, Unplannable, Wish, lane, plan
+from fulfillment.domain.planner import MOST_COUNTED, Known, Place, Plan, Planned, Unplannable, Wish, lane, plan
 from fulfillment.domain.policy import signal_on_plan_refused, signal_on_refusal
 from fulfillment.domain.product import Product
 from fulfillment.ports.supplier import (
@@ -32,9 +32,6 @@ from fulfillment.ports.supplier import (
 )
 from fulfillment.products import Products
 from fulfillment.working import Bench, Turn
-
-# More purchases of one customer than this are all in the last lane.
-MOST_COUNTED = 300
 
 
 class Buyer:

@@ -16,7 +16,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.payments import Paid, PaymentVerdict, judge
-from fulfillment.domain.planner import external_id, lane
+from fulfillment.domain.planner import MOST_COUNTED, external_id, lane
 from fulfillment.errors import OrderConflict, PaymentReused, RefundReused
 from fulfillment.giving_up import GivingUp, ask_back
 from fulfillment.moving import loaded, write_summary
@@ -24,8 +24,6 @@ from fulfillment.ports.orders import OrderTransaction
 
 WITH_THE_ORDER = "with its order"
 WITH_THE_PAYMENT = "with its payment"
-# More purchases of one customer than this are all in the last lane.
-MOST_COUNTED = 300
 
 
 class Intake:

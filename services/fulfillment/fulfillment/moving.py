@@ -60,7 +60,7 @@ class Mover:
         transition = decide(purchase.state, signal)
         if transition is None:
             return purchase
-        moved = _moved(purchase, transition.state, transition.reason_after(purchase.reason), now)
+        moved = moved_to(purchase, transition.state, transition.reason_after(purchase.reason), now)
         run_at = None
         if moved.state in _WAITING:
             stays = moved.state is purchase.state and not at_once
@@ -83,7 +83,7 @@ class Mover:
         transition = decide(purchase.state, signal)
         if transition is None:
             return purchase, ()
-        moved = _moved(purchase, transition.state, transition.reason_after(purchase.reason), now)
+        moved = moved_to(purchase, transition.state, transition.reason_after(purchase.reason), now)
         await transaction.renew(moved, until=until)
         return moved, transition.commands
 
@@ -110,7 +110,8 @@ class Mover:
         await transaction.add_purchases([successor], run_at=run_at)
 
 
-def _moved(purchase: Purchase, state: State, reason: Reason, now: datetime) -> Purchase:
+def moved_to(purchase: Purchase, state: State, reason: Reason, now: datetime) -> Purchase:
+    """Return a purchase as it is once it has gone where a transition leads."""
     stays = state is purchase.state
     if state in _ENDED_WITHOUT and reason is Reason.NONE:
         reason = purchase.give_up

@@ -17,7 +17,7 @@ from fulfillment.collecting import KeyCollector
 from fulfillment.domain.machine import Command, decide
 from fulfillment.domain.planner import LANES
 from fulfillment.domain.policy import signal_on_claim
-from fulfillment.moving import summarize
+from fulfillment.moving import moved_to, summarize
 from fulfillment.ports.orders import OrderTransaction
 from fulfillment.ports.supplier import Buying, Claimed
 from fulfillment.taking_back import Taker
@@ -84,8 +84,7 @@ class Progress:
             raise LookupError("a purchase was due in a state that is claimed by nobody")
         moved = before
         if transition.state is not before.state:
-            reason = transition.reason_after(before.reason)
-            moved = replace(before, state=transition.state, reason=reason, state_time=now, tries=0)
+            moved = moved_to(before, transition.state, transition.reason_after(before.reason), now)
         if transition.commands:
             moved = await transaction.lease(moved, until=now + LEASE)
         else:

@@ -22,6 +22,8 @@ MOST_WHOLESALE = 1000
 """K28, K29: at most so many keys of an offer, and in an order."""
 LANES = 5
 """Number of lanes in which purchases wait."""
+MOST_COUNTED = 256
+"""From so many on, whatever waits behind is in the last lane: nobody has to count further."""
 
 # Never change any: a restored database must derive the references that are at the supplier already.
 _PREFIX = "kf1"
