@@ -1,11 +1,13 @@
 """Every failpoint on the road from payment to reveal, with every action: nothing is lost, nothing is bought twice.
 
 The short form plans all failpoints at once for one action, and so every pair of them meets in one run; only where money
-is spent and keys are sealed it lets processes die. At full size (KEYFERRY_PROOF=full) they die everywhere, and each
-failpoint then also has a run of its own with each of its actions.
+is spent and keys are sealed it lets processes die. At full size (KEYFERRY_PROOF=full) they die everywhere, each
+failpoint has a run of its own with each of its actions, and where money is spent and keys are sealed each pair of
+deaths has one too, and each death among failures everywhere.
 """
 
 import asyncio
+import itertools
 import os
 import re
 import time
@@ -119,9 +121,12 @@ def cases() -> Iterator[tuple[str, list[Fault]]]:
         faults = all_faults(action)
         yield f"all={action}", [fault for fault in faults if action != "crash" or may_die(fault)]
     if FULL:
-        yield from (
-            (str(fault), [fault]) for fault in all_faults("error", "crash", DELAY, "repeat") if is_on_the_road(fault)
-        )
+        singles = [fault for fault in all_faults("error", "crash", DELAY, "repeat") if is_on_the_road(fault)]
+        yield from ((str(fault), [fault]) for fault in singles)
+        deaths = [fault for fault in singles if fault.action == "crash" and SPENDING_AND_SEALING.match(fault.name)]
+        failures = [fault for fault in singles if fault.action == "error" and SPENDING_AND_SEALING.match(fault.name)]
+        yield from ((f"{one}+{other}", [one, other]) for one, other in itertools.combinations(deaths, 2))
+        yield from ((f"{death}+all=error", [death, *failures]) for death in deaths)
 
 
 @pytest.mark.parametrize("faults", [pytest.param(faults, id=name) for name, faults in cases()])
