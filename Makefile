@@ -61,7 +61,8 @@ test: bootstrap ## All tests, against real servers and in a real browser, which 
 	@$(BIN)/pytest $(HISTORIES) --disable-socket --allow-unix-socket --numprocesses 2 --dist load --no-cov
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(BESIDE) \
 		$(COUNT) --cov-append
-	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(COUNT) --cov-append
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(BESIDE) \
+		$(COUNT) --cov-append
 	@$(BIN)/coverage report
 
 .PHONY: unit

@@ -25,7 +25,6 @@ SEED = int(os.environ.get("KEYFERRY_SEED", "1"))
 DRAIN_SECONDS = 900.0 if FULL else 120.0
 # Nobody else sends a mail while its sender may be at it, and so not for 55 s after one died: there must be no copies.
 MAIL_SECONDS = 300.0 if FULL else 120.0
-# Nobody else sends a mail while its sender may be at it, dead or not: that takes 55 s.
 # Soon enough for a payment whose acceptance was told by nobody, the teller having died.
 REPEAT_SECONDS = 5.0
 
