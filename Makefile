@@ -82,6 +82,7 @@ proof: bootstrap ## The long proofs at full size (hours): storms of webhooks, a 
 	@KEYFERRY_PROOF=full $(BIN)/pytest -rP $(or $(T),tests/proof tests/unit/kinguin_gateway/test_histories.py \
 		tests/unit/kinguin_gateway/test_supplier_models.py tests/unit/simulation \
 		tests/integration/test_edge_webhook_storm.py tests/integration/test_vault_taking_back.py \
+		tests/integration/test_vault_rewrapping.py \
 		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py \
 		tests/integration/test_fulfillment_claiming_cost.py tests/integration/test_fulfillment_reconciliation.py \
 		tests/e2e/test_09_wiped_stream.py tests/e2e/test_10_failpoints.py)

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandbox.files import PRIVATE, PUBLIC, write_atomically
 
-IDENTITIES = ("edge", "fulfillment", "kinguin-gateway", "vault", "audit", "shop")
+IDENTITIES = ("edge", "fulfillment", "kinguin-gateway", "vault", "audit", "shop", "operator")
 
 _AUTHORITY_LIFE = timedelta(days=3650)
 _IDENTITY_LIFE = timedelta(days=90)

@@ -34,7 +34,7 @@ ROUNDS_SECONDS = 240.0
 BESIDE_THE_ROAD = re.compile(
     r"kinguin_gateway\..*(return|top_up|switch|hold|replay_webhook|products|search|park|refuse|verify|postpone|balance"
     r"|release|find_orders|record_commit|stand|claim|look|read_order|withdraw)"
-    r"|consumer\.bury|housekeeping|outbox\.(streams|rebuild)|vault\.(revoke|shred|seal\..*(rename|delete_late))"
+    r"|consumer\.bury|housekeeping|outbox\.(streams|rebuild)|vault\.(revoke|shred|rewrap|transit|seal\..*(rename|delete_late))"
     r"|vault\.release\..*failure|edge\.open\..*reveal|edge\.webhook"
     r"|fulfillment\.(?!(claim|plan|place|collect|mail|claim_mails)\.).*"
 )

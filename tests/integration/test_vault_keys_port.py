@@ -176,6 +176,21 @@ async def test_only_another_key_that_was_stored_is_the_same_key(keys: Keys) -> N
         assert await transaction.same_key(mine, ["v1.other"]) is None
 
 
+async def test_a_key_is_the_same_under_any_of_its_fingerprints(keys: Keys) -> None:
+    first = a_record(1, fingerprint="v3.same", other_fingerprints=("v2.same", "v1.same"))
+    second = a_record(2, fingerprint="v2.same")
+    for record in (first, second):
+        await add(keys, record)
+    await finish(keys, first)
+    async with keys.transaction() as transaction:
+        for fingerprints in (["v2.same"], ["v9.same", "v1.same"], ["v3.same"]):
+            assert await transaction.same_key(second, fingerprints) == first.key_id
+        assert await transaction.same_key(second, ["v9.same"]) is None
+        assert await transaction.finish(second, KeyState.HELD, object_sha256=DIGEST, now=NOON, same_as=first.key_id)
+    assert (await load(keys, first)).other_fingerprints == ("v2.same", "v1.same")
+    assert (await load(keys, second)).same_key_id == first.key_id
+
+
 async def test_the_earliest_of_several_same_keys_is_named(keys: Keys) -> None:
     records = [a_record(number, fingerprint="v1.same") for number in range(4)]
     for record in records:

@@ -14,6 +14,9 @@ from chassis.secret import SecretBytes
 SECRET_BYTES = 32
 # 32 random bytes show about 30 different values; 16 or fewer happens by chance once in 10^12 and by hand all the time.
 LEAST_DISTINCT_BYTES = 16
+# 32 random bytes are all printable ASCII once in 10^13, and what a person typed or a program printed always is.
+_PRINTABLE = frozenset(range(0x20, 0x7F))
+HOW_TO_MAKE_ONE = "make one with `openssl rand -base64 32 | tr +/ -_`"
 _VERSION = re.compile(r"v[1-9][0-9]{0,5}")
 
 
@@ -37,7 +40,10 @@ class Keyring:
                 raise ValueError(f"entry {position} must read v<number>:<base64url of {SECRET_BYTES} bytes>")
             if version in versions:
                 raise ValueError(f"version {version} stands there twice")
-            versions[version] = _decode(version, encoded)
+            secret = _decode(version, encoded)
+            if (same := next((name for name, known in versions.items() if known == secret), None)) is not None:
+                raise ValueError(f"versions {same} and {version} hold the same secret; {HOW_TO_MAKE_ONE} for each")
+            versions[version] = secret
         if not versions:
             raise ValueError(f"at least one entry v<number>:<base64url of {SECRET_BYTES} bytes> is needed")
         return cls(active=next(iter(versions)), versions=versions)
@@ -61,9 +67,11 @@ def _decode(version: str, encoded: str) -> SecretBytes:
     try:
         raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"version {version} is not base64url") from None
+        raise ValueError(f"version {version} is not base64url; {HOW_TO_MAKE_ONE}") from None
     if len(raw) != SECRET_BYTES:
-        raise ValueError(f"version {version} holds {len(raw)} bytes instead of {SECRET_BYTES}")
+        raise ValueError(f"version {version} holds {len(raw)} bytes instead of {SECRET_BYTES}; {HOW_TO_MAKE_ONE}")
     if len(set(raw)) < LEAST_DISTINCT_BYTES:
-        raise ValueError(f"version {version} is too regular to be random; make one with `openssl rand`")
+        raise ValueError(f"version {version} is too regular to be random; {HOW_TO_MAKE_ONE}")
+    if _PRINTABLE.issuperset(raw):
+        raise ValueError(f"version {version} is a text and not random bytes; {HOW_TO_MAKE_ONE}")
     return SecretBytes(raw)

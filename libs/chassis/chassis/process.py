@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol, TypeVar
@@ -15,7 +16,7 @@ from chassis.failpoints import configure_failpoints
 from chassis.logs import configure_logs
 from chassis.metrics import TASK_FAILURES
 from chassis.private_http import serve_private_port
-from chassis.settings import ServiceSettings
+from chassis.settings import ServiceSettings, SettingsError
 from chassis.tracing import configure_tracing, shutdown_tracing
 
 logger = structlog.get_logger(__name__)
@@ -159,6 +160,11 @@ def run_process(name: str, settings: S, assemble: Callable[[Process, S], Awaitab
 
     try:
         uvloop.run(_live(name, settings, assemble))
+    except SettingsError as refusal:
+        # What could only be found out by looking: its sentences are made for whoever starts the service.
+        logger.critical("refused to start", why=str(refusal))
+        sys.stderr.write(f"{refusal}\n")
+        raise SystemExit(2) from None
     except Exception as error:
         # Python's own last word would print the exception's text, which may hold anything.
         logger.critical("stopped by a failure", exc_info=error)

@@ -17,17 +17,23 @@ from keyferry.vault.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to
 
 from vault.access import ACCESS
 from vault.adapters.audit_grpc import GrpcAuditLog
+from vault.adapters.kek_keyring import KeyringKeks
+from vault.adapters.kek_transit import TransitKeks
 from vault.adapters.postgres import PostgresKeys
 from vault.adapters.r2 import R2ObjectStore
 from vault.adapters.r2_bucket import provision_bucket
+from vault.adapters.wrapped_deks import PostgresWrappedDeks
 from vault.config import Settings
 from vault.crypto import Digests, Kek
 from vault.listing import KeyReader
 from vault.releasing import Releaser
+from vault.retiring import KekWatch
+from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer
 from vault.service import SERVICE_NAME, VaultServicer
 from vault.taking_back import KeyTaker
 from vault.uploading import UploadKeys
+from vault.wrapping import KeyEncryption
 
 PROVISION_SECONDS = 20.0
 
@@ -51,15 +57,20 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         await asyncio.to_thread(partial(provision_bucket, **place, origin=origin))
     store = R2ObjectStore(**place)
     keys = PostgresKeys(database, outbox)
-    kek, digests = Kek(settings.key_encryption_secret), Digests(settings.keyferry_digest_secret)
+    keks, digests = await _key_encryption(process, settings), Digests(settings.keyferry_digest_secret)
+    deks = PostgresWrappedDeks(database, outbox)
+    watch = KekWatch(deks, keks)
+    await watch.check_start()
     clock = SystemClock()
     servicer = VaultServicer(
-        sealer=Sealer(keys, store, kek, digests, clock),
-        releaser=Releaser(keys, store, GrpcAuditLog(channel), kek, digests, clock=clock),
+        sealer=Sealer(keys, store, keks, digests, clock),
+        releaser=Releaser(keys, store, GrpcAuditLog(channel), keks, digests, clock=clock),
         taker=KeyTaker(keys, store, clock=clock),
         reader=KeyReader(keys),
         upload_keys=UploadKeys(settings.key_encryption_secret),
+        rewrapper=Rewrapper(deks, keks, clock=clock),
     )
+    process.spawn("kek watch", watch.run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database).run)
     process.check("database", database.ping)
@@ -70,6 +81,25 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         services=[SERVICE_NAME],
         registrars=[partial(add_VaultServiceServicer_to_server, servicer)],
     )
+
+
+async def _key_encryption(process: Process, settings: Settings) -> KeyEncryption:
+    keyring = KeyringKeks(Kek(settings.key_encryption_secret))
+    address, token = settings.keyferry_transit_address, settings.keyferry_transit_token
+    if address is None or token is None:
+        return KeyEncryption(keyring)
+    transit = await process.enter(
+        TransitKeks.open(
+            str(address),
+            token=token.get_secret_value(),
+            mount=settings.keyferry_transit_mount,
+            key=settings.keyferry_transit_key,
+            namespace=settings.keyferry_transit_namespace,
+            ca_file=settings.keyferry_transit_ca_file,
+        )
+    )
+    process.spawn("transit token", transit.keep_token)
+    return KeyEncryption(transit, keyring) if settings.keyferry_kek == "transit" else KeyEncryption(keyring, transit)
 
 
 if __name__ == "__main__":

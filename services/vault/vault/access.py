@@ -11,6 +11,7 @@ ACCESS: AccessList = {
     "ShredKey": frozenset({"fulfillment"}),
     "GetKey": frozenset({"fulfillment"}),
     "ListKeys": frozenset({"fulfillment"}),
+    "RewrapKeys": frozenset({"operator"}),
 }
 
 # The one field of SealKey in which each of its callers hands over a key. Fulfillment never sees a plain one, so one

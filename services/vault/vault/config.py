@@ -1,7 +1,12 @@
 """What vault is told."""
 
+from pathlib import Path
+from typing import Literal, Self
+
 from chassis.settings import Address, Addresses, KeyringSetting, PostgresUrl, ServiceSettings
-from pydantic import AnyHttpUrl, Field, SecretStr
+from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Settings(ServiceSettings):
@@ -17,6 +22,26 @@ class Settings(ServiceSettings):
     keyferry_digest_secret: KeyringSetting = Field(
         description="Keyring for digests of keys, orders and owners; never remove a version: digests are not remade."
     )
+    keyferry_kek: Literal["keyring", "transit"] = Field(
+        default="keyring",
+        description="Who wraps: KEY_ENCRYPTION_SECRET, or the Transit engine of HashiCorp Vault or OpenBao.",
+    )
+    keyferry_transit_address: AnyHttpUrl | None = Field(
+        default=None, description="Where HashiCorp Vault or OpenBao is, https://host:port; set, it also unwraps."
+    )
+    keyferry_transit_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Token with `update` on encrypt and decrypt, `read` on the transit key."
+    )
+    keyferry_transit_mount: str = Field(
+        default="transit", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", description="Where the engine is mounted."
+    )
+    keyferry_transit_key: str = Field(
+        default="keyferry", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Name of the key, of type aes256-gcm96."
+    )
+    keyferry_transit_namespace: str = Field(default="", description="Its namespace, where there are some.")
+    keyferry_transit_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authority of its certificate, if that is a private one."
+    )
     r2_endpoint: AnyHttpUrl = Field(description="The object store's S3 endpoint.")
     r2_access_key_id: str = Field(min_length=1, description="Access key id at the object store.")
     r2_secret_access_key: SecretStr = Field(min_length=1, description="Secret access key at the object store.")
@@ -24,3 +49,17 @@ class Settings(ServiceSettings):
     public_url: AnyHttpUrl = Field(
         description="Origin under which browsers reach the edge, allowed by the bucket's CORS."
     )
+
+    @model_validator(mode="after")
+    def _check_transit(self) -> Self:
+        address, token = self.keyferry_transit_address, self.keyferry_transit_token
+        if self.keyferry_kek == "transit" and address is None:
+            raise ValueError("KEYFERRY_KEK is transit, so that KEYFERRY_TRANSIT_ADDRESS is needed; set it")
+        if address is not None and token is None:
+            raise ValueError(
+                "KEYFERRY_TRANSIT_TOKEN is not set; set it, or KEYFERRY_TRANSIT_TOKEN_FILE to the path of a file that "
+                "holds it, or take KEYFERRY_TRANSIT_ADDRESS away"
+            )
+        if address is not None and address.scheme != "https" and address.host not in _THIS_MACHINE:
+            raise ValueError("KEYFERRY_TRANSIT_ADDRESS must be https: content keys travel to it")
+        return self

@@ -15,6 +15,7 @@ from vault.domain.key import CONTENT_TYPES, MOST_KEY_BYTES, KeyRecord, KeyState
 from vault.listing import KeyPage
 from vault.ports import KeyFilter, Viewer, Wish
 from vault.releasing import DownloadLink, ReleaseRequest, request_digest
+from vault.rewrapping import Progress, RewrapRequest
 from vault.sealing import SealRequest
 from vault.taking_back import RevokeRequest, ShredRequest
 from vault.uploading import BOUND, UploadKeys
@@ -140,7 +141,32 @@ def shred_request_from_proto(request: pb.ShredKeyRequest, caller: str) -> ShredR
     return ShredRequest(wish, digest_of(request), request.order_id, request.key_id)
 
 
-def _wish(faults: Faults, request: pb.RevokeKeysRequest | pb.ShredKeyRequest, caller: str) -> Wish:
+def rewrap_request_from_proto(request: pb.RewrapKeysRequest, caller: str) -> RewrapRequest:
+    """Read a request to move DEKs to the active KEK. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    wish = _wish(faults, request, caller)
+    faults.raise_if_any()
+    return RewrapRequest(wish, digest_of(request), request.active_version)
+
+
+def progress_to_proto(progress: Progress) -> pb.RewrapKeysResponse:
+    """Render how far a rewrap is."""
+    return pb.RewrapKeysResponse(
+        active_version=progress.active_version,
+        done_count=progress.done,
+        remaining_count=progress.remaining,
+        failed_count=progress.failed,
+        failed_key_ids=progress.failed_key_ids,
+        kek_versions=[
+            pb.KekVersion(version=use.version, key_count=use.keys, active=use.is_active, retirable=use.may_be_retired)
+            for use in progress.uses
+        ],
+    )
+
+
+def _wish(
+    faults: Faults, request: pb.RevokeKeysRequest | pb.ShredKeyRequest | pb.RewrapKeysRequest, caller: str
+) -> Wish:
     return Wish(faults.request_id(request.request_id), caller, faults.require("reason", request.reason))
 
 
@@ -203,6 +229,7 @@ def sealed_key_to_proto(record: KeyRecord) -> pb.SealedKey:
         create_time=_timestamp(record.create_time),
         revoke_time=_timestamp(record.revoke_time),
         shred_time=_timestamp(record.shred_time),
+        same_key_id=record.same_key_id or "",
     )
 
 

@@ -7,6 +7,7 @@ binding         a media type with parameters (RFC 7515 section 4.1.9), so that n
                 know: keyferry-key;order=digest;owner=digest
 wrapped DEK     nonce (12) || AES-256-GCM(KEK, DEK) (32) || tag (16),
                 AAD = "keyferry/dek/v1" 0x00 key_id 0x00 KEK version
+                or, wrapped by Transit, its ciphertext as it gave it, see adapters/kek_transit.py; the AAD is the same
 digest          version "." base64url(HMAC-SHA-256(secret of that version and purpose, label 0x00 value))
 upload key      see uploading.py
 handed over     compact JWE, alg ECDH-ES+A256KW, enc A256GCM, to a one-time P-256 key of the recipient
@@ -27,6 +28,7 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
 
+from vault.domain.kek import KekVersions
 from vault.domain.key import MOST_KEY_BYTES, Binding, WrappedDek
 from vault.errors import SecretVersionMissing
 
@@ -52,24 +54,30 @@ class Kek:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
+    @property
+    def versions(self) -> KekVersions:
+        """The versions that are in the keyring."""
+        return KekVersions(self._keyring.active, frozenset(self._keyring.versions))
+
     def wrap(self, dek: SecretBytes, key_id: str) -> WrappedDek:
         """Wrap a DEK for one key; it unwraps for no other."""
         version = self._keyring.active
         nonce = os.urandom(NONCE_BYTES)
         box = AESGCM(self._keyring.versions[version].expose())
-        return WrappedDek(nonce + box.encrypt(nonce, dek.expose(), _aad(key_id, version)), version)
+        return WrappedDek(nonce + box.encrypt(nonce, dek.expose(), dek_aad(key_id, version)), version)
 
     def unwrap(self, wrapped: WrappedDek, key_id: str) -> SecretBytes:
         """Unwrap a DEK. Raises DoesNotOpen when it is not this key's, SecretVersionMissing when its KEK is not here."""
         kek = _version(self._keyring, wrapped.kek_version)
         nonce, data = wrapped.data[:NONCE_BYTES], wrapped.data[NONCE_BYTES:]
         try:
-            return SecretBytes(AESGCM(kek.expose()).decrypt(nonce, data, _aad(key_id, wrapped.kek_version)))
+            return SecretBytes(AESGCM(kek.expose()).decrypt(nonce, data, dek_aad(key_id, wrapped.kek_version)))
         except (InvalidTag, ValueError):
             raise DoesNotOpen("the wrapped DEK does not open") from None
 
 
-def _aad(key_id: str, version: str) -> bytes:
+def dek_aad(key_id: str, version: str) -> bytes:
+    """Return what a wrapped DEK is bound to, whoever wraps it."""
     return b"\0".join((b"keyferry/dek/v1", key_id.encode(), version.encode()))
 
 

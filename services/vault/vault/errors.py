@@ -93,3 +93,24 @@ class AuditUnavailable(KeyferryError):
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "AUDIT_UNAVAILABLE"
+
+
+class KeyEncryptionUnavailable(KeyferryError):
+    """Who holds the KEKs does not answer, or does not let us in; nothing was decided."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "KEY_ENCRYPTION_UNAVAILABLE"
+
+
+class KekNotActive(KeyferryError):
+    """The version to which DEKs were to be moved is not the active one of this replica; nothing was moved."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEK_NOT_ACTIVE"
+
+
+class RewrapRunning(KeyferryError):
+    """This replica rewraps already, for another call; nothing was begun."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "REWRAP_RUNNING"

@@ -1,6 +1,6 @@
 """What vault counts."""
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 KEYS_SEALED = Counter("keyferry_vault_keys_sealed_total", "Keys sealed, by whether they are sealed or held.", ["state"])
 RELEASES = Counter(
@@ -8,3 +8,16 @@ RELEASES = Counter(
 )
 KEYS_TAKEN_BACK = Counter("keyferry_vault_keys_taken_back_total", "Keys revoked, and keys shredded.", ["how"])
 CORRUPTED = Counter("keyferry_vault_corrupted_total", "Stored keys that did not open. Any is an alert.")
+KEYS_PER_KEK = Gauge(
+    "keyferry_vault_keys_per_kek",
+    "Keys wrapped under each version of the KEK, as last counted. A version is retired only at 0.",
+    ["kek_version"],
+)
+REWRAPPED = Counter(
+    "keyferry_vault_rewrapped_total", "DEKs moved to the active KEK, or found not to open.", ["outcome"]
+)
+TRANSIT_CALLS = Counter(
+    "keyferry_vault_transit_calls_total",
+    "Calls of Transit: answered, refused, or made again.",
+    ["operation", "outcome"],
+)

@@ -5,24 +5,26 @@ import hashlib
 import structlog
 from chassis.secret import SecretBytes
 
-from vault.crypto import DoesNotOpen, Kek, open_sealed
+from vault.crypto import DoesNotOpen, open_sealed
 from vault.domain.key import KeyRecord
 from vault.errors import KeyCorrupted, KeyRevoked
 from vault.metrics import CORRUPTED
 from vault.ports import ObjectStore, ObjectTooLarge
+from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
 
 
-def unwrap(kek: Kek, record: KeyRecord) -> SecretBytes:
+async def unwrap(keks: KeyEncryption, record: KeyRecord) -> SecretBytes:
     """Return a key's DEK.
 
-    Raises KeyCorrupted, SecretVersionMissing where its KEK is not known, and KeyRevoked where it was destroyed.
+    Raises KeyCorrupted, SecretVersionMissing where its KEK is not known, KeyEncryptionUnavailable where its holder does
+    not answer, and KeyRevoked where it was destroyed.
     """
     if record.dek is None:
         raise KeyRevoked("the key was destroyed")
     try:
-        return kek.unwrap(record.dek, record.key_id)
+        return await keks.unwrap(record.dek, record.key_id)
     except DoesNotOpen as error:
         raise corrupted(record, "wrapped dek") from error
 

@@ -1,13 +1,16 @@
 """What vault needs of the outside world, in its own words."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Protocol
 
-from vault.domain.key import KeyRecord, KeyState
+from chassis.secret import SecretBytes
+
+from vault.domain.kek import KekVersions
+from vault.domain.key import KeyRecord, KeyState, WrappedDek
 
 
 class ObjectExists(Exception):
@@ -131,13 +134,21 @@ class KeyTransaction(Protocol):
     async def same_key(self, record: KeyRecord, fingerprints: Sequence[str]) -> str | None:
         """Return the id of an earlier key with one of these fingerprints, holding off others who ask for the same.
 
+        A key has a fingerprint under each version of the secret that was retained when it was sealed: replicas of which
+        one has a newer version than the other still find each other's.
+
         Whatever became of the earlier one it counts, also where it was taken back: a key that we gave back and are sold
         again is a matter for a human.
         """
         ...
 
-    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
-        """Mark a key as stored, read back and opened; False when somebody else moved it on from this record."""
+    async def finish(
+        self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime, same_as: str | None = None
+    ) -> bool:
+        """Mark a key as stored, read back and opened; False when somebody else moved it on from this record.
+
+        `same_as` is the earlier key that a held one repeats.
+        """
         ...
 
     async def next_generation(self, record: KeyRecord) -> None:
@@ -203,4 +214,78 @@ class Keys(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[KeyTransaction]:
         """Run a block in one transaction."""
+        ...
+
+
+class KekHolder(Protocol):
+    """Holds KEKs and wraps DEKs with them, several at a time. Raises KeyEncryptionUnavailable when it does not answer.
+
+    A wrapped DEK is bound to its key and to the KEK's version: under another name it does not unwrap.
+    """
+
+    def names(self, version: str) -> bool:
+        """Tell whether a version is one of this holder's, by its name."""
+        ...
+
+    async def versions(self) -> KekVersions:
+        """Return the versions that there are now."""
+        ...
+
+    async def wrap(self, deks: Sequence[tuple[str, SecretBytes]]) -> Sequence[WrappedDek]:
+        """Wrap the DEKs of these keys (by key id) under the active version."""
+        ...
+
+    async def unwrap(self, wrapped: Sequence[tuple[str, WrappedDek]]) -> Sequence[SecretBytes | None]:
+        """Unwrap the DEKs of these keys; None for one that was changed, or is another key's.
+
+        Raises SecretVersionMissing when the KEK of one of them is not there (any more, or yet).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """A DEK that was wrapped anew, and the wrapped DEK whose place it takes."""
+
+    key_id: str
+    old: WrappedDek
+    new: WrappedDek
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapReport:
+    """What audit is told of a rewrap: its wish, where DEKs were moved to, and how many."""
+
+    wish: Wish
+    active_version: str
+    counts: Mapping[str, int]
+
+
+class WrappedDeks(Protocol):
+    """The wrapped DEKs of all keys, by the version of their KEK. Raises ServiceUnavailable."""
+
+    async def counts(self) -> Mapping[str, int]:
+        """Return how many keys are wrapped under each version that is in use."""
+        ...
+
+    async def page(
+        self, version: str, *, after: str, before: str | None, size: int
+    ) -> Sequence[tuple[str, WrappedDek]]:
+        """Return the wrapped DEKs under a version of keys with after < key id <= before, in that order."""
+        ...
+
+    async def replace(self, pieces: Sequence[Rewrapped]) -> Collection[str]:
+        """Put new wrapped DEKs in the place of old ones, and return the ids of the keys where that was done.
+
+        Not where the row is held by somebody else at the moment, or does not have the old one any more: a key that was
+        destroyed meanwhile stays destroyed.
+        """
+        ...
+
+    async def begin(self, report: RewrapReport, digest: bytes, *, now: datetime) -> None:
+        """Tell audit that a rewrap begins, once per request id. Raises RequestIdReused for another body."""
+        ...
+
+    async def finish(self, report: RewrapReport, *, now: datetime) -> None:
+        """Tell audit what a rewrap came to, once per request id."""
         ...

@@ -24,12 +24,13 @@ from chassis.errors import KeyferryError, RequestIdReused
 from chassis.failpoints import failpoint
 from joserfc.jwk import ECKey
 
-from vault.crypto import Digests, Kek, hand_over
+from vault.crypto import Digests, hand_over
 from vault.domain.key import KeyRecord, KeyState
 from vault.errors import KeyNotFound, KeyNotReady, KeyRevoked, LinkExpired
 from vault.metrics import RELEASES
 from vault.opening import corrupted, open_stored, unwrap
 from vault.ports import AuditLog, Authorization, Keys, ObjectMissing, ObjectStore, Release, Viewer
+from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
 
@@ -67,12 +68,12 @@ class Releaser:
     """Hands keys to their owners. No audit, no key."""
 
     def __init__(
-        self, keys: Keys, store: ObjectStore, audit: AuditLog, kek: Kek, digests: Digests, *, clock: Clock
+        self, keys: Keys, store: ObjectStore, audit: AuditLog, keks: KeyEncryption, digests: Digests, *, clock: Clock
     ) -> None:
         self._keys = keys
         self._store = store
         self._audit = audit
-        self._kek = kek
+        self._keks = keks
         self._digests = digests
         self._clock = clock
 
@@ -80,12 +81,12 @@ class Releaser:
         """Return a link of at most 15 minutes.
 
         Raises KeyNotFound, KeyNotReady, KeyRevoked, RequestIdReused, LinkExpired for the repeat of an old request,
-        AuditUnavailable, ObjectStoreUnavailable, SecretVersionMissing and KeyCorrupted.
+        AuditUnavailable, ObjectStoreUnavailable, KeyEncryptionUnavailable, SecretVersionMissing and KeyCorrupted.
         """
 
         async def make(record: KeyRecord, authorization: Authorization) -> DownloadLink:
             lifetime = authorization.expire_time - self._clock.now()
-            dek = unwrap(self._kek, record)
+            dek = await unwrap(self._keks, record)
             return DownloadLink(
                 url=await self._store.presign(record.object_name, lifetime),
                 expire_time=authorization.expire_time,
@@ -100,7 +101,7 @@ class Releaser:
 
         async def make(record: KeyRecord, _authorization: Authorization) -> str:
             try:
-                plaintext = await open_stored(self._store, record, unwrap(self._kek, record))
+                plaintext = await open_stored(self._store, record, await unwrap(self._keks, record))
             except ObjectMissing as error:
                 await self._check_not_taken_back(record)
                 raise corrupted(record, "object") from error

@@ -18,12 +18,13 @@ from chassis.errors import RequestIdReused
 from chassis.failpoints import effect, failpoint, repeatable
 from chassis.secret import SecretBytes
 
-from vault.crypto import Digests, DoesNotOpen, Kek, new_dek, open_sealed, seal
+from vault.crypto import Digests, DoesNotOpen, new_dek, open_sealed, seal
 from vault.domain.key import KeyRecord, KeyState
 from vault.errors import ObjectStoreUnavailable, SourceRefConflict
 from vault.metrics import KEYS_SEALED
 from vault.opening import unwrap
 from vault.ports import Keys, KeyTransaction, ObjectExists, ObjectMissing, ObjectStore, ObjectTooLarge
+from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
 
@@ -47,10 +48,10 @@ class SealRequest:
 class Sealer:
     """Seals game keys. Any number of replicas may seal the same one at the same time; one row comes of it."""
 
-    def __init__(self, keys: Keys, store: ObjectStore, kek: Kek, digests: Digests, clock: Clock) -> None:
+    def __init__(self, keys: Keys, store: ObjectStore, keks: KeyEncryption, digests: Digests, clock: Clock) -> None:
         self._keys = keys
         self._store = store
-        self._kek = kek
+        self._keks = keks
         self._digests = digests
         self._clock = clock
 
@@ -58,8 +59,8 @@ class Sealer:
         """Return the sealed key, or the one that this source has already, also where that was revoked.
 
         Raises SourceRefConflict for another key under a known source, RequestIdReused for another source under a known
-        request id, KeyCorrupted when a stored row does not open, and ObjectStoreUnavailable when the object could not
-        be confirmed: repeat the request.
+        request id, KeyCorrupted when a stored row does not open, KeyEncryptionUnavailable, and ObjectStoreUnavailable
+        when the object could not be confirmed: repeat the request.
         """
         record = await self._seal(request)
         if record.state is KeyState.SHREDDED:
@@ -72,7 +73,7 @@ class Sealer:
         self._check_same(record, request)
         if record.state is not KeyState.SEALING:
             return record
-        dek = unwrap(self._kek, record)
+        dek = await unwrap(self._keks, record)
         for _ in range(MOST_TRIES):
             digest = await self._store_object(record, request.plaintext, dek)
             if digest is None:
@@ -91,9 +92,11 @@ class Sealer:
         """Return the source's row, made now if need be; of two who make it at once one finds the other's."""
         async with self._keys.transaction() as transaction:
             known = await transaction.key_by_source(request.source_ref)
-            if known is not None:
-                return known
-            record = self._new_record(request)
+        if known is not None:
+            return known
+        # Between the two: who holds the KEKs may be slow, and must not keep a transaction open.
+        record = await self._new_record(request)
+        async with self._keys.transaction() as transaction:
             await failpoint("vault.seal.before_row")
             added = await transaction.add(record)
         await failpoint("vault.seal.after_row")
@@ -108,8 +111,9 @@ class Sealer:
             )
         return found
 
-    def _new_record(self, request: SealRequest) -> KeyRecord:
+    async def _new_record(self, request: SealRequest) -> KeyRecord:
         key_id = uuid.uuid4().hex
+        fingerprint, *other_fingerprints = self._digests.fingerprints(request.content_type, request.plaintext)
         return KeyRecord(
             key_id=key_id,
             source_ref=request.source_ref,
@@ -118,8 +122,9 @@ class Sealer:
             item_id=request.item_id,
             binding=self._digests.bind(request.order_id, request.customer_id),
             content_type=request.content_type,
-            fingerprint=self._digests.fingerprints(request.content_type, request.plaintext)[0],
-            dek=self._kek.wrap(new_dek(), key_id),
+            fingerprint=fingerprint,
+            other_fingerprints=tuple(other_fingerprints),
+            dek=await self._keks.wrap(new_dek(), key_id),
             state=KeyState.SEALING,
             generation=0,
             object_sha256=None,
@@ -167,7 +172,7 @@ class Sealer:
         async with self._keys.transaction() as transaction:
             same_as = await transaction.same_key(record, fingerprints)
             state = KeyState.SEALED if same_as is None else KeyState.HELD
-            ours = await transaction.finish(record, state, object_sha256=digest, now=now)
+            ours = await transaction.finish(record, state, object_sha256=digest, now=now, same_as=same_as)
             if ours:
                 await transaction.tell_sealed(record, same_as=same_as, now=now)
             finished = await _reread(transaction, record)

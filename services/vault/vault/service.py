@@ -1,5 +1,7 @@
 """The gRPC face of vault: parse, call, render."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -14,14 +16,17 @@ from vault.convert import (
     key_id_from_proto,
     key_page_to_proto,
     link_to_proto,
+    progress_to_proto,
     release_request_from_proto,
     revoke_request_from_proto,
+    rewrap_request_from_proto,
     seal_request_from_proto,
     sealed_key_to_proto,
     shred_request_from_proto,
 )
 from vault.listing import KeyReader
 from vault.releasing import Releaser
+from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer
 from vault.taking_back import KeyTaker
 from vault.uploading import UploadKeys
@@ -35,13 +40,21 @@ class VaultServicer(VaultServiceServicer):
     """Serves `keyferry.vault.v1.VaultService`."""
 
     def __init__(
-        self, *, sealer: Sealer, releaser: Releaser, taker: KeyTaker, reader: KeyReader, upload_keys: UploadKeys
+        self,
+        *,
+        sealer: Sealer,
+        releaser: Releaser,
+        taker: KeyTaker,
+        reader: KeyReader,
+        upload_keys: UploadKeys,
+        rewrapper: Rewrapper,
     ) -> None:
         self._sealer = sealer
         self._releaser = releaser
         self._taker = taker
         self._reader = reader
         self._upload_keys = upload_keys
+        self._rewrapper = rewrapper
 
     async def SealKey(self, request: pb.SealKeyRequest, context: Context) -> pb.SealKeyResponse:  # noqa: N802 # named by gRPC
         """Seal one game key."""
@@ -91,6 +104,16 @@ class VaultServicer(VaultServiceServicer):
         wanted = key_filter_from_proto(request)
         page = await self._reader.page(wanted, size=request.page_size, token=request.page_token)
         return key_page_to_proto(page)
+
+    async def RewrapKeys(  # noqa: N802 # named by gRPC
+        self, request: pb.RewrapKeysRequest, context: Context
+    ) -> AsyncIterator[pb.RewrapKeysResponse]:
+        """Move every DEK to the active KEK."""
+        wish = rewrap_request_from_proto(request, caller_identity(context))
+        # Closed with the call: whoever hangs up leaves the replica free for the next one.
+        async with aclosing(self._rewrapper.run(wish)) as told:
+            async for progress in told:
+                yield progress_to_proto(progress)
 
 
 def _check_key_field(request: pb.SealKeyRequest, identity: str) -> None:

@@ -30,6 +30,9 @@ def test_the_first_entry_is_active_and_the_rest_is_retained() -> None:
         (f"v1:{ONE[:40]}", "30 bytes"),
         ("v1:" + base64.urlsafe_b64encode(b"password" * 4).decode(), "too regular"),
         ("v1:" + base64.urlsafe_b64encode(bytes(32)).decode(), "too regular"),
+        ("v1:" + base64.urlsafe_b64encode(b"abcd" * 8).decode(), "too regular"),
+        ("v1:" + base64.urlsafe_b64encode(b"correct horse battery staple 123").decode(), "a text"),
+        (f"v1:{ONE},v2:{ONE}", "v1 and v2 hold the same secret"),
     ],
 )
 def test_a_bad_keyring_is_refused_without_repeating_it(text: str, why: str) -> None:
@@ -37,6 +40,7 @@ def test_a_bad_keyring_is_refused_without_repeating_it(text: str, why: str) -> N
         Keyring.parse(text)
     assert ONE[:8] not in str(raised.value)
     assert "cGFzc3dv" not in str(raised.value)
+    assert "Y29ycmVjd" not in str(raised.value)
 
 
 def test_purposes_give_keys_that_have_nothing_in_common() -> None:

@@ -193,7 +193,7 @@ async def test_tampered_cookies_are_no_session(world: World, client: httpx.Async
     value = world.session()[1]["cookie"].partition("=")[2]
     header, key, iv, text, tag = value.split(".")
     swapped = "A" if text[0] != "A" else "B"
-    other = CookieSealer(Keyring.parse("v1:" + "ISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0-P0A"), purpose="session")
+    other = CookieSealer(Keyring.parse("v1:" + "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8"), purpose="session")
     login = CookieSealer(world.keyring, purpose="login")
     claims = {"sid": "a", "csrf": "b", "exp": 99999999999, "sub": "alice"}
     hostile = [
@@ -219,7 +219,7 @@ async def test_tampered_cookies_are_no_session(world: World, client: httpx.Async
 
 async def test_a_rotated_session_secret_keeps_sessions(world: World) -> None:
     old = world.keyring
-    new = Keyring.parse("v2:ISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0-P0A,v1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+    new = Keyring.parse("v2:oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8,v1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
     value = CookieSealer(old, purpose="session").seal({"a": 1})
     assert CookieSealer(new, purpose="session").open(value) == {"a": 1}
     assert CookieSealer(old, purpose="session").open(CookieSealer(new, purpose="session").seal({"a": 1})) is None

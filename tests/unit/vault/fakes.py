@@ -4,7 +4,8 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from chassis.errors import RequestIdReused, ServiceUnavailable
 from chassis.keyring import Keyring
 from chassis.secret import SecretBytes
 from joserfc.jwk import ECKey
+from vault.adapters.kek_keyring import KeyringKeks
 from vault.crypto import Digests, Kek, read_recipient
 from vault.domain.key import KeyRecord, KeyState, WrappedDek
 from vault.errors import AuditUnavailable, ObjectStoreUnavailable
@@ -24,14 +26,18 @@ from vault.ports import (
     ObjectMissing,
     ObjectTooLarge,
     Release,
+    Rewrapped,
+    RewrapReport,
     Viewer,
     Wish,
 )
 from vault.releasing import Releaser, ReleaseRequest, request_digest
+from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer, SealRequest
 from vault.service import VaultServicer
 from vault.taking_back import KeyTaker, RevokeRequest, ShredRequest
 from vault.uploading import UploadKeys
+from vault.wrapping import KeyEncryption
 
 from tests.unit.vault.jose_by_hand import read_agreed
 
@@ -43,7 +49,7 @@ FAKE_OBJECT_LIMIT = 4 * 1024 * 1024
 
 
 def a_secret(seed: int) -> str:
-    return base64.urlsafe_b64encode(bytes((seed * 7 + number) % 256 for number in range(32))).decode().rstrip("=")
+    return base64.urlsafe_b64encode(bytes((seed * 7 + number * 37) % 256 for number in range(32))).decode().rstrip("=")
 
 
 def a_keyring(*versions: str) -> Keyring:
@@ -164,12 +170,15 @@ class MemoryTransaction:
         for key_id in self.rows.order:
             other = self.rows.keys[key_id]
             was_ours = other.state is not KeyState.SEALING
-            if key_id != record.key_id and was_ours and other.fingerprint in fingerprints:
+            stored = {other.fingerprint, *other.other_fingerprints}
+            if key_id != record.key_id and was_ours and not stored.isdisjoint(fingerprints):
                 return key_id
         return None
 
-    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
-        return self._move_on(record, state=state, object_sha256=object_sha256, seal_time=now)
+    async def finish(
+        self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime, same_as: str | None = None
+    ) -> bool:
+        return self._move_on(record, state=state, object_sha256=object_sha256, seal_time=now, same_key_id=same_as)
 
     async def next_generation(self, record: KeyRecord) -> None:
         self._move_on(record, generation=record.generation + 1)
@@ -256,6 +265,53 @@ class MemoryTransaction:
         assert now.tzinfo is not None
         self.rows.outbox.setdefault(fact.identity, fact)
         self.wrote = True
+
+
+class MemoryWrappedDeks:
+    """Implements `vault.ports.WrappedDeks` on the rows of `MemoryKeys`."""
+
+    def __init__(self, keys: MemoryKeys) -> None:
+        self.keys = keys
+        self.held: set[str] = set()
+        """Keys whose rows somebody else holds."""
+        self.told: list[tuple[str, RewrapReport]] = []
+
+    async def counts(self) -> Mapping[str, int]:
+        return Counter(record.dek.kek_version for record in self.keys.rows.keys.values() if record.dek is not None)
+
+    async def page(
+        self, version: str, *, after: str, before: str | None, size: int
+    ) -> Sequence[tuple[str, WrappedDek]]:
+        found = [
+            (record.key_id, record.dek)
+            for record in self.keys.rows.keys.values()
+            if record.dek is not None
+            and record.dek.kek_version == version
+            and record.key_id > after
+            and (before is None or record.key_id <= before)
+        ]
+        return sorted(found, key=lambda piece: piece[0])[:size]
+
+    async def replace(self, pieces: Sequence[Rewrapped]) -> Collection[str]:
+        async with self.keys.transaction() as transaction:
+            rows = transaction.rows.keys
+            mine = [piece for piece in pieces if piece.key_id not in self.held and rows[piece.key_id].dek == piece.old]
+            rows.update({piece.key_id: replace(rows[piece.key_id], dek=piece.new) for piece in mine})
+        return [piece.key_id for piece in mine]
+
+    async def begin(self, report: RewrapReport, digest: bytes, *, now: datetime) -> None:
+        async with self.keys.transaction() as transaction:
+            if not await transaction.is_repeat(report.wish.request_id, digest):
+                await transaction.note_done(report.wish.request_id, digest)
+                self._tell("keks.rewrap_started", report, now)
+
+    async def finish(self, report: RewrapReport, *, now: datetime) -> None:
+        self._tell("keks.rewrap_finished", report, now)
+
+    def _tell(self, action: str, report: RewrapReport, now: datetime) -> None:
+        assert now.tzinfo is not None
+        if (action, report.wish.request_id) not in {(told, each.wish.request_id) for told, each in self.told}:
+            self.told.append((action, report))
 
 
 class MemoryObjects:
@@ -357,6 +413,7 @@ class World:
 
     def __init__(self) -> None:
         self.keys = MemoryKeys()
+        self.deks = MemoryWrappedDeks(self.keys)
         self.objects = MemoryObjects()
         self.audit = MemoryAudit(self.keys.journal)
         self.clock = ManualClock()
@@ -366,16 +423,24 @@ class World:
         self.recipient = Recipient()
 
     @property
+    def keks(self) -> KeyEncryption:
+        return KeyEncryption(KeyringKeks(self.kek))
+
+    @property
     def sealer(self) -> Sealer:
-        return Sealer(self.keys, self.objects, self.kek, self.digests, self.clock)
+        return Sealer(self.keys, self.objects, self.keks, self.digests, self.clock)
 
     @property
     def releaser(self) -> Releaser:
-        return Releaser(self.keys, self.objects, self.audit, self.kek, self.digests, clock=self.clock)
+        return Releaser(self.keys, self.objects, self.audit, self.keks, self.digests, clock=self.clock)
 
     @property
     def taker(self) -> KeyTaker:
         return KeyTaker(self.keys, self.objects, clock=self.clock)
+
+    @property
+    def rewrapper(self) -> Rewrapper:
+        return Rewrapper(self.deks, self.keks, clock=self.clock)
 
     @property
     def servicer(self) -> VaultServicer:
@@ -385,6 +450,7 @@ class World:
             taker=self.taker,
             reader=KeyReader(self.keys),
             upload_keys=self.upload_keys,
+            rewrapper=self.rewrapper,
         )
 
     def dek(self, record: KeyRecord) -> SecretBytes:

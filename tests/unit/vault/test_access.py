@@ -10,6 +10,7 @@ def test_every_method_of_the_contract_says_who_may_call_it() -> None:
 def test_only_who_buys_or_passes_on_an_upload_seals_and_only_who_knows_the_owner_does_the_rest() -> None:
     callers = dict(ACCESS)
     assert callers.pop("SealKey") == {"kinguin-gateway", "fulfillment"}
+    assert callers.pop("RewrapKeys") == {"operator"}, "no service of ours changes KEKs, and an operator opens no key"
     assert set(callers.values()) == {frozenset({"fulfillment"})}
 
 

@@ -62,6 +62,56 @@ def test_a_weak_or_broken_keyring_stops_it_without_showing_it(
     assert "c2hvcnQ" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("environment")
+def test_the_keyring_wraps_unless_it_is_told_otherwise() -> None:
+    settings = Settings.load()
+    assert (settings.keyferry_kek, settings.keyferry_transit_address) == ("keyring", None)
+
+
+TRANSIT = {
+    "KEYFERRY_KEK": "transit",
+    "KEYFERRY_TRANSIT_ADDRESS": "https://openbao:8200",
+    "KEYFERRY_TRANSIT_TOKEN": "s.token-of-transit",
+}
+
+
+def test_transit_is_told_where_it_is_and_its_token_does_not_print(environment: pytest.MonkeyPatch) -> None:
+    for name, value in TRANSIT.items():
+        environment.setenv(name, value)
+    settings = Settings.load()
+    assert str(settings.keyferry_transit_address) == "https://openbao:8200/"
+    assert (settings.keyferry_transit_mount, settings.keyferry_transit_key) == ("transit", "keyferry")
+    assert "token-of-transit" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param({"KEYFERRY_TRANSIT_ADDRESS": ""}, "KEYFERRY_TRANSIT_ADDRESS is needed", id="no address"),
+        pytest.param({"KEYFERRY_TRANSIT_TOKEN": ""}, "KEYFERRY_TRANSIT_TOKEN is not set", id="no token"),
+        pytest.param({"KEYFERRY_TRANSIT_ADDRESS": "http://openbao:8200"}, "must be https", id="no TLS"),
+        pytest.param({"KEYFERRY_TRANSIT_ADDRESS": "openbao"}, "KEYFERRY_TRANSIT_ADDRESS is wrong", id="no URL"),
+        pytest.param({"KEYFERRY_TRANSIT_KEY": "a/b"}, "KEYFERRY_TRANSIT_KEY is wrong", id="no name of a key"),
+        pytest.param({"KEYFERRY_TRANSIT_MOUNT": "a//b"}, "KEYFERRY_TRANSIT_MOUNT is wrong", id="no mount"),
+        pytest.param({"KEYFERRY_KEK": "hsm"}, "KEYFERRY_KEK is wrong", id="nobody we know"),
+    ],
+)
+def test_a_transit_that_cannot_be_is_told_by_its_setting(
+    environment: pytest.MonkeyPatch, changes: dict[str, str], says: str
+) -> None:
+    for name, value in {**TRANSIT, **changes}.items():
+        environment.setenv(name, value)
+    with pytest.raises(SettingsError, match=says) as raised:
+        Settings.load()
+    assert "token-of-transit" not in str(raised.value)
+
+
+def test_transit_on_this_machine_needs_no_tls(environment: pytest.MonkeyPatch) -> None:
+    for name, value in {**TRANSIT, "KEYFERRY_TRANSIT_ADDRESS": "http://127.0.0.1:8200"}.items():
+        environment.setenv(name, value)
+    assert Settings.load().keyferry_kek == "transit"
+
+
 def test_secrets_may_come_as_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "kek"
     path.write_text(f"v5:{a_secret(5)}\n")

@@ -99,6 +99,7 @@ async def test_a_key_sold_to_us_twice_is_held_back_and_told(world: World, logs: 
     assert world.keys.told == ["key.sealed", "key.held"]
     (held,) = [fact for fact in world.keys.rows.outbox.values() if fact.action == "key.held"]
     assert held.details == {"same_as": first.key_id}
+    assert (first.same_key_id, second.same_key_id) == (None, first.key_id)
     assert opened(world, second) == SecretBytes(GAME_KEY)
     assert [log["key_id"] for log in logs if log["log_level"] == "error"] == [second.key_id]
     third = await world.sealed(source_ref="kinguin:3:1")
@@ -111,6 +112,17 @@ async def test_a_key_sold_twice_is_found_under_a_retained_secret(world: World) -
     twice = await world.sealed(source_ref="kinguin:2:1")
     assert twice.fingerprint.startswith("v3.")
     assert twice.state is KeyState.HELD
+
+
+async def test_a_key_has_a_fingerprint_under_every_retained_secret_so_that_no_replica_misses_it(world: World) -> None:
+    # One replica has the newer version already, the other has not heard of it.
+    world.digests = Digests(a_keyring("v3", "v2"))
+    first = await world.sealed()
+    assert first.fingerprint.startswith("v3.")
+    assert [fingerprint.partition(".")[0] for fingerprint in first.other_fingerprints] == ["v2"]
+    world.digests = Digests(a_keyring("v2"))
+    twice = await world.sealed(source_ref="kinguin:2:1")
+    assert (twice.state, twice.same_key_id) == (KeyState.HELD, first.key_id)
 
 
 async def test_the_same_source_is_recognised_under_a_retained_secret(world: World) -> None:

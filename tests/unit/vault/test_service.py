@@ -1,20 +1,24 @@
 import json
 import uuid
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from chassis.errors import InvalidRequest, MethodNotAllowed
 from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
+from vault.crypto import Kek
 from vault.errors import KeyNotFound, KeyRevoked, ObjectStoreUnavailable
 from vault.listing import KeyReader
 from vault.sealing import Sealer, SealRequest
 from vault.service import SERVICE_NAME, VaultServicer
 
 from tests.unit.vault.callers import caller
-from tests.unit.vault.fakes import GAME_KEY, World
+from tests.unit.vault.fakes import GAME_KEY, World, a_keyring
 from tests.unit.vault.jose_by_hand import write_agreed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 GATEWAY, FULFILLMENT = caller("kinguin-gateway"), caller("fulfillment")
 ALICE = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id="alice")
@@ -30,6 +34,12 @@ def seal_message() -> pb.SealKeyRequest:
         content_type="text/plain",
         plaintext_key=GAME_KEY,
     )
+
+
+def seal_message_from(source_ref: str) -> pb.SealKeyRequest:
+    message = seal_message()
+    message.source_ref = source_ref
+    return message
 
 
 @pytest.fixture
@@ -90,11 +100,12 @@ async def test_the_key_is_forgotten_once_it_was_sealed_or_not(world: World, *, f
 
     world.objects.away = fails
     servicer = VaultServicer(
-        sealer=Watched(world.keys, world.objects, world.kek, world.digests, world.clock),
+        sealer=Watched(world.keys, world.objects, world.keks, world.digests, world.clock),
         releaser=world.releaser,
         taker=world.taker,
         reader=KeyReader(world.keys),
         upload_keys=world.upload_keys,
+        rewrapper=world.rewrapper,
     )
     message, context = (upload_message(world), FULFILLMENT) if uploaded else (seal_message(), GATEWAY)
     if fails:
@@ -165,6 +176,40 @@ async def test_keys_are_taken_back_and_read_over_the_contract(world: World, serv
     assert (await servicer.SealKey(seal_message(), GATEWAY)).key == shredded.key
     with pytest.raises(KeyNotFound):
         await servicer.GetKey(pb.GetKeyRequest(key_id="none"), FULFILLMENT)
+
+
+async def test_deks_are_moved_over_the_contract(world: World) -> None:
+    await world.sealed()
+    world.kek = Kek(a_keyring("v2", "v1"))
+    request = pb.RewrapKeysRequest(request_id=str(uuid.uuid4()), reason="a rotation", active_version="v2")
+    told = [progress async for progress in world.servicer.RewrapKeys(request, caller("operator"))]
+    assert [(progress.done_count, progress.remaining_count) for progress in told] == [(0, 1), (1, 0), (1, 0)]
+    assert list(told[-1].kek_versions) == [
+        pb.KekVersion(version="v2", key_count=1, active=True),
+        pb.KekVersion(version="v1", retirable=True),
+    ]
+    assert {report.wish.caller for _, report in world.deks.told} == {"operator"}
+    with pytest.raises(InvalidRequest):
+        async for _ in world.servicer.RewrapKeys(pb.RewrapKeysRequest(), caller("operator")):
+            pass
+
+
+async def test_a_call_that_is_hung_up_on_leaves_the_replica_free(world: World) -> None:
+    await world.sealed()
+    world.kek = Kek(a_keyring("v2", "v1"))
+    servicer = world.servicer
+    for _ in range(2):
+        request = pb.RewrapKeysRequest(request_id=str(uuid.uuid4()), reason="a rotation")
+        call = cast("AsyncGenerator[pb.RewrapKeysResponse]", servicer.RewrapKeys(request, caller("operator")))
+        await anext(call)
+        await call.aclose()
+
+
+async def test_a_held_key_names_the_one_that_it_repeats(world: World, servicer: VaultServicer) -> None:
+    first = await world.sealed()
+    held = (await servicer.SealKey(seal_message_from("kinguin:2:2"), GATEWAY)).key
+    assert (held.state, held.same_key_id) == (pb.STATE_HELD, first.key_id)
+    assert (await servicer.GetKey(pb.GetKeyRequest(key_id=first.key_id), FULFILLMENT)).key.same_key_id == ""
 
 
 async def test_a_destroyed_key_has_nothing_to_unwrap(world: World) -> None:

@@ -173,10 +173,11 @@ async def test_a_key_of_another_order_is_not_found_in_any_state(world: World, ca
     assert now(world, record) == record
 
 
-def test_the_rules_agree_with_one_another_in_every_state_opened_or_not() -> None:
+async def test_the_rules_agree_with_one_another_in_every_state_opened_or_not() -> None:
+    fresh = await _a_record()
     for state in KeyState:
         for open_time in (None, NOON):
-            record = replace(_a_record(), state=state, open_time=open_time)
+            record = replace(fresh, state=state, open_time=open_time)
             assert opened_among([record]) == ([record.key_id] if open_time else [])
             assert still_to_revoke([record]) == ([] if record.is_taken_back else [record])
             if state is KeyState.SHREDDED:
@@ -185,9 +186,9 @@ def test_the_rules_agree_with_one_another_in_every_state_opened_or_not() -> None
                 assert shredding_of(record) is Shredding.OPENED
 
 
-def _a_record() -> KeyRecord:
+async def _a_record() -> KeyRecord:
     world = World()
-    return world.sealer._new_record(a_seal())
+    return await world.sealer._new_record(a_seal())
 
 
 # All or nothing

@@ -10,7 +10,7 @@ from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened, VaultKeyShredded
 from keyferry.type.v1 import actor_pb2
 
 from vault.domain.key import KeyRecord
-from vault.ports import Authorization, Release, Viewer, Wish
+from vault.ports import Authorization, Release, RewrapReport, Viewer, Wish
 
 SOURCE = "vault"
 _VAULT = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SOURCE)
@@ -34,6 +34,22 @@ def taken_back(action: str, record: KeyRecord, wish: Wish, *, now: datetime) -> 
         details={"reason": wish.reason, "state": record.state.value},
         now=now,
         identity=[record.key_id],
+    )
+
+
+def rewrap(action: str, report: RewrapReport, *, now: datetime) -> Event:
+    """Tell audit that a rewrap begins, or what it came to."""
+    wish = report.wish
+    counts = {name: str(count) for name, count in report.counts.items()}
+    return _audited(
+        action,
+        actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=wish.caller),
+        "",
+        "",
+        request_id=wish.request_id,
+        details={"active_version": report.active_version, "reason": wish.reason, **counts},
+        now=now,
+        identity=[wish.request_id],
     )
 
 
@@ -96,7 +112,8 @@ def _audited(
         occur_time=_timestamp(now),
     )
     event_id = derived_event_id(SOURCE, action, *identity)
-    return Event.of(message, event_id=event_id, subject="audit.recorded", source=SOURCE, about=key_id, time=now)
+    about = key_id or request_id
+    return Event.of(message, event_id=event_id, subject="audit.recorded", source=SOURCE, about=about, time=now)
 
 
 def _customer(viewer: Viewer) -> actor_pb2.Actor:

@@ -8,7 +8,7 @@ from chassis.database import Database
 from chassis.outbox import Outbox
 from chassis.request_log import earlier_answer, keep_answer
 from google.protobuf.empty_pb2 import Empty
-from sqlalchemy import func, select, text, tuple_, update
+from sqlalchemy import and_, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -65,6 +65,7 @@ class PostgresKeyTransaction:
                 owner_digest=record.binding.owner,
                 content_type=record.content_type,
                 fingerprint=record.fingerprint,
+                other_fingerprints=list(record.other_fingerprints),
                 wrapped_dek=record.dek.data,
                 kek_version=record.dek.kek_version,
                 state=record.state.value,
@@ -109,7 +110,11 @@ class PostgresKeyTransaction:
         statement = (
             select(KEY.c.key_id)
             .where(
-                KEY.c.fingerprint.in_(fingerprints),
+                or_(
+                    KEY.c.fingerprint.in_(fingerprints),
+                    # In these words, since the index holds only what has some.
+                    and_(text("other_fingerprints <> '{}'"), KEY.c.other_fingerprints.overlap(list(fingerprints))),
+                ),
                 KEY.c.key_id != record.key_id,
                 KEY.c.state != KeyState.SEALING.value,
             )
@@ -118,7 +123,9 @@ class PostgresKeyTransaction:
         )
         return (await self._connection.execute(statement)).scalar_one_or_none()
 
-    async def finish(self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime) -> bool:
+    async def finish(
+        self, record: KeyRecord, state: KeyState, *, object_sha256: bytes, now: datetime, same_as: str | None = None
+    ) -> bool:
         """Mark a key as stored; False, and it stays as it is, when somebody else moved it on."""
         statement = (
             update(KEY)
@@ -127,7 +134,7 @@ class PostgresKeyTransaction:
                 KEY.c.state == KeyState.SEALING.value,
                 KEY.c.generation == record.generation,
             )
-            .values(state=state.value, object_sha256=object_sha256, seal_time=now)
+            .values(state=state.value, object_sha256=object_sha256, seal_time=now, same_key_id=same_as)
             .returning(KEY.c.key_id)
         )
         return (await self._connection.execute(statement)).first() is not None

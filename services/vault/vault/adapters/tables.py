@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Row, Table, Text, func
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from vault.domain.key import Binding, KeyRecord, KeyState, WrappedDek
 from vault.ports import Authorization, Release
@@ -31,6 +32,8 @@ KEY = Table(
     Column("open_time", DateTime(timezone=True)),
     Column("revoke_time", DateTime(timezone=True)),
     Column("shred_time", DateTime(timezone=True)),
+    Column("other_fingerprints", ARRAY(Text), nullable=False),
+    Column("same_key_id", Text),
 )
 
 RELEASE = Table(
@@ -66,6 +69,8 @@ def record_of(row: Row[Any]) -> KeyRecord:
         open_time=row.open_time,
         revoke_time=row.revoke_time,
         shred_time=row.shred_time,
+        other_fingerprints=tuple(row.other_fingerprints),
+        same_key_id=row.same_key_id,
     )
 
 

@@ -55,6 +55,10 @@ class KeyRecord:
     open_time: datetime | None = None
     revoke_time: datetime | None = None
     shred_time: datetime | None = None
+    other_fingerprints: tuple[str, ...] = ()
+    """Its fingerprints under the other versions of the secret that were retained when it was sealed."""
+    same_key_id: str | None = None
+    """Of a held key: the earlier one with the same content."""
 
     @property
     def is_opened(self) -> bool:

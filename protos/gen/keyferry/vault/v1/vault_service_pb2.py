@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keyferry.type.v1 import actor_pb2 as keyferry_dot_type_dot_v1_dot_actor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/vault/v1/vault_service.proto\x12\x11keyferry.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\xad\x03\n\tSealedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.keyferry.vault.v1.State\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x13\n\x0bobject_name\x18\x04 \x01(\t\x12\x15\n\robject_sha256\x18\x05 \x01(\x0c\x12-\n\tseal_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x0f\n\x07item_id\x18\x08 \x01(\t\x12\x12\n\nsource_ref\x18\t \x01(\t\x12-\n\topen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nshred_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb8\x01\n\x0eSealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsource_ref\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12\x1a\n\rplaintext_key\x18\x07 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x07key_jwe\x18\x08 \x01(\tB\x03\x80\x01\x01\"<\n\x0fSealKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\x90\x01\n\x19\x43reateDownloadLinkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\"\x94\x01\n\x1a\x43reateDownloadLinkResponse\x12\x10\n\x03url\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63ontent_key_jwe\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x15\n\robject_sha256\x18\x04 \x01(\x0c\"\x87\x01\n\x10RevealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\")\n\x11RevealKeyResponse\x12\x14\n\x07key_jwe\x18\x01 \x01(\tB\x03\x80\x01\x01\"\x15\n\x13GetUploadKeyRequest\"*\n\x14GetUploadKeyResponse\x12\x12\n\nupload_jwk\x18\x01 \x01(\x0c\"Z\n\x11RevokeKeysRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07key_ids\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"@\n\x12RevokeKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"W\n\x0fShredKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"=\n\x10ShredKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\";\n\x0eGetKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\xa8\x01\n\x0fListKeysRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"W\n\x10ListKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_SEALING\x10\x01\x12\x10\n\x0cSTATE_SEALED\x10\x02\x12\x0e\n\nSTATE_HELD\x10\x03\x12\x11\n\rSTATE_REVOKED\x10\x04\x12\x12\n\x0eSTATE_SHREDDED\x10\x05\x32\xe0\x05\n\x0cVaultService\x12P\n\x07SealKey\x12!.keyferry.vault.v1.SealKeyRequest\x1a\".keyferry.vault.v1.SealKeyResponse\x12q\n\x12\x43reateDownloadLink\x12,.keyferry.vault.v1.CreateDownloadLinkRequest\x1a-.keyferry.vault.v1.CreateDownloadLinkResponse\x12V\n\tRevealKey\x12#.keyferry.vault.v1.RevealKeyRequest\x1a$.keyferry.vault.v1.RevealKeyResponse\x12_\n\x0cGetUploadKey\x12&.keyferry.vault.v1.GetUploadKeyRequest\x1a\'.keyferry.vault.v1.GetUploadKeyResponse\x12Y\n\nRevokeKeys\x12$.keyferry.vault.v1.RevokeKeysRequest\x1a%.keyferry.vault.v1.RevokeKeysResponse\x12S\n\x08ShredKey\x12\".keyferry.vault.v1.ShredKeyRequest\x1a#.keyferry.vault.v1.ShredKeyResponse\x12M\n\x06GetKey\x12 .keyferry.vault.v1.GetKeyRequest\x1a!.keyferry.vault.v1.GetKeyResponse\x12S\n\x08ListKeys\x12\".keyferry.vault.v1.ListKeysRequest\x1a#.keyferry.vault.v1.ListKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/vault/v1/vault_service.proto\x12\x11keyferry.vault.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\xc2\x03\n\tSealedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.keyferry.vault.v1.State\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x13\n\x0bobject_name\x18\x04 \x01(\t\x12\x15\n\robject_sha256\x18\x05 \x01(\x0c\x12-\n\tseal_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08order_id\x18\x07 \x01(\t\x12\x0f\n\x07item_id\x18\x08 \x01(\t\x12\x12\n\nsource_ref\x18\t \x01(\t\x12-\n\topen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nshred_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bsame_key_id\x18\x0e \x01(\t\"\xb8\x01\n\x0eSealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsource_ref\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x06 \x01(\t\x12\x1a\n\rplaintext_key\x18\x07 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x07key_jwe\x18\x08 \x01(\tB\x03\x80\x01\x01\"<\n\x0fSealKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\x90\x01\n\x19\x43reateDownloadLinkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\"\x94\x01\n\x1a\x43reateDownloadLinkResponse\x12\x10\n\x03url\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0f\x63ontent_key_jwe\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x15\n\robject_sha256\x18\x04 \x01(\x0c\"\x87\x01\n\x10RevealKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12&\n\x05\x61\x63tor\x18\x04 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x15\n\rrecipient_jwk\x18\x05 \x01(\x0c\")\n\x11RevealKeyResponse\x12\x14\n\x07key_jwe\x18\x01 \x01(\tB\x03\x80\x01\x01\"\x15\n\x13GetUploadKeyRequest\"*\n\x14GetUploadKeyResponse\x12\x12\n\nupload_jwk\x18\x01 \x01(\x0c\"Z\n\x11RevokeKeysRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0f\n\x07key_ids\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"@\n\x12RevokeKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"W\n\x0fShredKeyRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"=\n\x10ShredKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\";\n\x0eGetKeyResponse\x12)\n\x03key\x18\x01 \x01(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\"\xa8\x01\n\x0fListKeysRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"W\n\x10ListKeysResponse\x12*\n\x04keys\x18\x01 \x03(\x0b\x32\x1c.keyferry.vault.v1.SealedKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x11RewrapKeysRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x63tive_version\x18\x03 \x01(\t\"\xbc\x01\n\x12RewrapKeysResponse\x12\x16\n\x0e\x61\x63tive_version\x18\x01 \x01(\t\x12\x12\n\ndone_count\x18\x02 \x01(\x03\x12\x17\n\x0fremaining_count\x18\x03 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x66\x61iled_key_ids\x18\x05 \x03(\t\x12\x33\n\x0ckek_versions\x18\x06 \x03(\x0b\x32\x1d.keyferry.vault.v1.KekVersion\"S\n\nKekVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tkey_count\x18\x02 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x08\x12\x11\n\tretirable\x18\x04 \x01(\x08*z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_SEALING\x10\x01\x12\x10\n\x0cSTATE_SEALED\x10\x02\x12\x0e\n\nSTATE_HELD\x10\x03\x12\x11\n\rSTATE_REVOKED\x10\x04\x12\x12\n\x0eSTATE_SHREDDED\x10\x05\x32\xbd\x06\n\x0cVaultService\x12P\n\x07SealKey\x12!.keyferry.vault.v1.SealKeyRequest\x1a\".keyferry.vault.v1.SealKeyResponse\x12q\n\x12\x43reateDownloadLink\x12,.keyferry.vault.v1.CreateDownloadLinkRequest\x1a-.keyferry.vault.v1.CreateDownloadLinkResponse\x12V\n\tRevealKey\x12#.keyferry.vault.v1.RevealKeyRequest\x1a$.keyferry.vault.v1.RevealKeyResponse\x12_\n\x0cGetUploadKey\x12&.keyferry.vault.v1.GetUploadKeyRequest\x1a\'.keyferry.vault.v1.GetUploadKeyResponse\x12Y\n\nRevokeKeys\x12$.keyferry.vault.v1.RevokeKeysRequest\x1a%.keyferry.vault.v1.RevokeKeysResponse\x12S\n\x08ShredKey\x12\".keyferry.vault.v1.ShredKeyRequest\x1a#.keyferry.vault.v1.ShredKeyResponse\x12M\n\x06GetKey\x12 .keyferry.vault.v1.GetKeyRequest\x1a!.keyferry.vault.v1.GetKeyResponse\x12S\n\x08ListKeys\x12\".keyferry.vault.v1.ListKeysRequest\x1a#.keyferry.vault.v1.ListKeysResponse\x12[\n\nRewrapKeys\x12$.keyferry.vault.v1.RewrapKeysRequest\x1a%.keyferry.vault.v1.RewrapKeysResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,42 +43,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEDOWNLOADLINKRESPONSE'].fields_by_name['content_key_jwe']._serialized_options = b'\200\001\001'
   _globals['_REVEALKEYRESPONSE'].fields_by_name['key_jwe']._loaded_options = None
   _globals['_REVEALKEYRESPONSE'].fields_by_name['key_jwe']._serialized_options = b'\200\001\001'
-  _globals['_STATE']._serialized_start=2014
-  _globals['_STATE']._serialized_end=2136
+  _globals['_STATE']._serialized_start=2392
+  _globals['_STATE']._serialized_end=2514
   _globals['_SEALEDKEY']._serialized_start=124
-  _globals['_SEALEDKEY']._serialized_end=553
-  _globals['_SEALKEYREQUEST']._serialized_start=556
-  _globals['_SEALKEYREQUEST']._serialized_end=740
-  _globals['_SEALKEYRESPONSE']._serialized_start=742
-  _globals['_SEALKEYRESPONSE']._serialized_end=802
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=805
-  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=949
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=952
-  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1100
-  _globals['_REVEALKEYREQUEST']._serialized_start=1103
-  _globals['_REVEALKEYREQUEST']._serialized_end=1238
-  _globals['_REVEALKEYRESPONSE']._serialized_start=1240
-  _globals['_REVEALKEYRESPONSE']._serialized_end=1281
-  _globals['_GETUPLOADKEYREQUEST']._serialized_start=1283
-  _globals['_GETUPLOADKEYREQUEST']._serialized_end=1304
-  _globals['_GETUPLOADKEYRESPONSE']._serialized_start=1306
-  _globals['_GETUPLOADKEYRESPONSE']._serialized_end=1348
-  _globals['_REVOKEKEYSREQUEST']._serialized_start=1350
-  _globals['_REVOKEKEYSREQUEST']._serialized_end=1440
-  _globals['_REVOKEKEYSRESPONSE']._serialized_start=1442
-  _globals['_REVOKEKEYSRESPONSE']._serialized_end=1506
-  _globals['_SHREDKEYREQUEST']._serialized_start=1508
-  _globals['_SHREDKEYREQUEST']._serialized_end=1595
-  _globals['_SHREDKEYRESPONSE']._serialized_start=1597
-  _globals['_SHREDKEYRESPONSE']._serialized_end=1658
-  _globals['_GETKEYREQUEST']._serialized_start=1660
-  _globals['_GETKEYREQUEST']._serialized_end=1691
-  _globals['_GETKEYRESPONSE']._serialized_start=1693
-  _globals['_GETKEYRESPONSE']._serialized_end=1752
-  _globals['_LISTKEYSREQUEST']._serialized_start=1755
-  _globals['_LISTKEYSREQUEST']._serialized_end=1923
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1925
-  _globals['_LISTKEYSRESPONSE']._serialized_end=2012
-  _globals['_VAULTSERVICE']._serialized_start=2139
-  _globals['_VAULTSERVICE']._serialized_end=2875
+  _globals['_SEALEDKEY']._serialized_end=574
+  _globals['_SEALKEYREQUEST']._serialized_start=577
+  _globals['_SEALKEYREQUEST']._serialized_end=761
+  _globals['_SEALKEYRESPONSE']._serialized_start=763
+  _globals['_SEALKEYRESPONSE']._serialized_end=823
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_start=826
+  _globals['_CREATEDOWNLOADLINKREQUEST']._serialized_end=970
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_start=973
+  _globals['_CREATEDOWNLOADLINKRESPONSE']._serialized_end=1121
+  _globals['_REVEALKEYREQUEST']._serialized_start=1124
+  _globals['_REVEALKEYREQUEST']._serialized_end=1259
+  _globals['_REVEALKEYRESPONSE']._serialized_start=1261
+  _globals['_REVEALKEYRESPONSE']._serialized_end=1302
+  _globals['_GETUPLOADKEYREQUEST']._serialized_start=1304
+  _globals['_GETUPLOADKEYREQUEST']._serialized_end=1325
+  _globals['_GETUPLOADKEYRESPONSE']._serialized_start=1327
+  _globals['_GETUPLOADKEYRESPONSE']._serialized_end=1369
+  _globals['_REVOKEKEYSREQUEST']._serialized_start=1371
+  _globals['_REVOKEKEYSREQUEST']._serialized_end=1461
+  _globals['_REVOKEKEYSRESPONSE']._serialized_start=1463
+  _globals['_REVOKEKEYSRESPONSE']._serialized_end=1527
+  _globals['_SHREDKEYREQUEST']._serialized_start=1529
+  _globals['_SHREDKEYREQUEST']._serialized_end=1616
+  _globals['_SHREDKEYRESPONSE']._serialized_start=1618
+  _globals['_SHREDKEYRESPONSE']._serialized_end=1679
+  _globals['_GETKEYREQUEST']._serialized_start=1681
+  _globals['_GETKEYREQUEST']._serialized_end=1712
+  _globals['_GETKEYRESPONSE']._serialized_start=1714
+  _globals['_GETKEYRESPONSE']._serialized_end=1773
+  _globals['_LISTKEYSREQUEST']._serialized_start=1776
+  _globals['_LISTKEYSREQUEST']._serialized_end=1944
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1946
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2033
+  _globals['_REWRAPKEYSREQUEST']._serialized_start=2035
+  _globals['_REWRAPKEYSREQUEST']._serialized_end=2114
+  _globals['_REWRAPKEYSRESPONSE']._serialized_start=2117
+  _globals['_REWRAPKEYSRESPONSE']._serialized_end=2305
+  _globals['_KEKVERSION']._serialized_start=2307
+  _globals['_KEKVERSION']._serialized_end=2390
+  _globals['_VAULTSERVICE']._serialized_start=2517
+  _globals['_VAULTSERVICE']._serialized_end=3346
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,7 @@ class SealedKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     SHRED_TIME_FIELD_NUMBER: _builtins.int
+    SAME_KEY_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Names the key everywhere outside vault. Not a secret."""
     state: Global___State.ValueType
@@ -92,6 +93,8 @@ class SealedKey(_message.Message):
     """The order's line."""
     source_ref: _builtins.str
     """Where it came from."""
+    same_key_id: _builtins.str
+    """Of a held key: the `key_id` of the earlier one that is the same game key. Empty otherwise."""
     @_builtins.property
     def seal_time(self) -> _timestamp_pb2.Timestamp:
         """When it was sealed."""
@@ -128,10 +131,11 @@ class SealedKey(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         shred_time: _timestamp_pb2.Timestamp | None = ...,
+        same_key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "open_time", b"open_time", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "item_id", b"item_id", "key_id", b"key_id", "object_name", b"object_name", "object_sha256", b"object_sha256", "open_time", b"open_time", "order_id", b"order_id", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time", "source_ref", b"source_ref", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "item_id", b"item_id", "key_id", b"key_id", "object_name", b"object_name", "object_sha256", b"object_sha256", "open_time", b"open_time", "order_id", b"order_id", "revoke_time", b"revoke_time", "same_key_id", b"same_key_id", "seal_time", b"seal_time", "shred_time", b"shred_time", "source_ref", b"source_ref", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,3 +631,117 @@ class ListKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+
+@_typing.final
+class RewrapKeysRequest(_message.Message):
+    """Asks to move every DEK to the active KEK."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTIVE_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request; a new one for each call. REQUIRED."""
+    reason: _builtins.str
+    """Why, for the audit log. REQUIRED, at most 255 characters."""
+    active_version: _builtins.str
+    """The version to which they are to be moved, as a check: another active one is FAILED_PRECONDITION, reason
+    KEK_NOT_ACTIVE, and nothing is moved. Empty allows any.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        active_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapKeysRequest: _TypeAlias = RewrapKeysRequest  # noqa: Y015
+
+@_typing.final
+class RewrapKeysResponse(_message.Message):
+    """How far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_VERSION_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
+    REMAINING_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_KEY_IDS_FIELD_NUMBER: _builtins.int
+    KEK_VERSIONS_FIELD_NUMBER: _builtins.int
+    active_version: _builtins.str
+    """The version to which DEKs are moved."""
+    done_count: _builtins.int
+    """DEKs that this call has moved."""
+    remaining_count: _builtins.int
+    """DEKs that are still under another version. Exact in the first and the last message."""
+    failed_count: _builtins.int
+    """DEKs that do not open, which stay as they are."""
+    @_builtins.property
+    def failed_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of those of them that were found since the message before, at most 1000."""
+
+    @_builtins.property
+    def kek_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KekVersion]:
+        """Every version that is in use or at hand, the active one first. In the last message only."""
+
+    def __init__(
+        self,
+        *,
+        active_version: _builtins.str = ...,
+        done_count: _builtins.int = ...,
+        remaining_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        failed_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kek_versions: _abc.Iterable[Global___KekVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "done_count", b"done_count", "failed_count", b"failed_count", "failed_key_ids", b"failed_key_ids", "kek_versions", b"kek_versions", "remaining_count", b"remaining_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapKeysResponse: _TypeAlias = RewrapKeysResponse  # noqa: Y015
+
+@_typing.final
+class KekVersion(_message.Message):
+    """One version of the key encryption key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    KEY_COUNT_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    RETIRABLE_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Its name: `v2` in KEY_ENCRYPTION_SECRET, `transit:keyferry:v2` in Transit."""
+    key_count: _builtins.int
+    """Keys whose DEK is wrapped under it."""
+    active: _builtins.bool
+    """Whether this replica wraps with it."""
+    retirable: _builtins.bool
+    """Whether nothing is wrapped under it, and no replica with these settings will: it may be taken away once every replica
+    has the active version first. In Transit raise `min_decryption_version` to the lowest version that is in use.
+    """
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        key_count: _builtins.int = ...,
+        active: _builtins.bool = ...,
+        retirable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "key_count", b"key_count", "retirable", b"retirable", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KekVersion: _TypeAlias = KekVersion  # noqa: Y015

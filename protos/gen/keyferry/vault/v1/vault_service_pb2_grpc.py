@@ -79,6 +79,11 @@ class VaultServiceStub:
                 request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.RewrapKeys = channel.unary_stream(
+                '/keyferry.vault.v1.VaultService/RewrapKeys',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.FromString,
+                _registered_method=True)
 
 
 class VaultServiceServicer:
@@ -158,6 +163,17 @@ class VaultServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RewrapKeys(self, request, context):
+        """Moves every wrapped DEK to the active KEK, in small batches and while keys are sealed and opened; it touches no object.
+        The first message says how many there are to move, one follows each batch, and the last one says which versions may be
+        retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
+        Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
+        REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -200,6 +216,11 @@ def add_VaultServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.FromString,
                     response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'RewrapKeys': grpc.unary_stream_rpc_method_handler(
+                    servicer.RewrapKeys,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -423,6 +444,33 @@ class VaultService:
             '/keyferry.vault.v1.VaultService/ListKeys',
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysRequest.SerializeToString,
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewrapKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/RewrapKeys',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,13 @@ class VaultServiceStub:
     """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.ListKeysRequest, _vault_service_pb2.ListKeysResponse]
     """Lists what may be known of keys, the earliest first."""
+    RewrapKeys: _grpc.UnaryStreamMultiCallable[_vault_service_pb2.RewrapKeysRequest, _vault_service_pb2.RewrapKeysResponse]
+    """Moves every wrapped DEK to the active KEK, in small batches and while keys are sealed and opened; it touches no object.
+    The first message says how many there are to move, one follows each batch, and the last one says which versions may be
+    retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
+    Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
+    REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+    """
 
 @_typing.type_check_only
 class VaultServiceAsyncStub(VaultServiceStub):
@@ -117,6 +124,13 @@ class VaultServiceAsyncStub(VaultServiceStub):
     """Reads what may be known of a key. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.ListKeysRequest, _vault_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists what may be known of keys, the earliest first."""
+    RewrapKeys: _aio.UnaryStreamMultiCallable[_vault_service_pb2.RewrapKeysRequest, _vault_service_pb2.RewrapKeysResponse]  # type: ignore[assignment]
+    """Moves every wrapped DEK to the active KEK, in small batches and while keys are sealed and opened; it touches no object.
+    The first message says how many there are to move, one follows each batch, and the last one says which versions may be
+    retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
+    Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
+    REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+    """
 
 class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
     """Seals game keys and lets only their owner open them.
@@ -207,5 +221,18 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vault_service_pb2.ListKeysResponse, _abc.Awaitable[_vault_service_pb2.ListKeysResponse]]:
         """Lists what may be known of keys, the earliest first."""
+
+    @_abc_1.abstractmethod
+    def RewrapKeys(
+        self,
+        request: _vault_service_pb2.RewrapKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vault_service_pb2.RewrapKeysResponse], _abc.AsyncIterator[_vault_service_pb2.RewrapKeysResponse]]:
+        """Moves every wrapped DEK to the active KEK, in small batches and while keys are sealed and opened; it touches no object.
+        The first message says how many there are to move, one follows each batch, and the last one says which versions may be
+        retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
+        Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
+        REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+        """
 
 def add_VaultServiceServicer_to_server(servicer: VaultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
