@@ -1,7 +1,8 @@
 """Generate docs/fulfillment-states.mmd from the table of states; with `--check`, only say whether it is stale.
 
 Shown is what changes a purchase's state; what leaves it where it is would hide that. A purchase that needs attention is
-drawn once, and who leads there on age is told in a note, because nearly everybody does.
+drawn once, and who leads there on age, or because a key that was there is lost, is told in a note: nearly everybody
+does, and neither is how a purchase's life goes.
 """
 
 import sys
@@ -14,6 +15,7 @@ PICTURE = Path(__file__).parent / "fulfillment-states.mmd"
 
 GROUP = "GIVING_UP"
 GIVING_UP = (State.WITHDRAWING, State.REVOKING, State.RETURNING, State.SHREDDING)
+NOTED = (Signal.TOO_OLD, Signal.KEY_CORRUPTED)
 HEAD = """\
 %% Generated from services/fulfillment/fulfillment/domain/machine.py: `make states`.
 %% The life of one purchase. (+) begins another attempt, (€) tells the shop what will not come and asks for the money.
@@ -28,7 +30,6 @@ def render() -> str:
         (inner if before in GIVING_UP and after in GIVING_UP else outer).append(_arrow(before, after, labels))
     left = {before for before, _ in _arrows()}
     ends = [state for state in State if state is not State.AWAITING_PAYMENT and state not in left]
-    aged = [state.value for state in State if (state, Signal.TOO_OLD) in TRANSITIONS]
     lines = [
         f"[*] --> {State.PENDING}",
         f'state "given up" as {GROUP} {{',
@@ -37,17 +38,22 @@ def render() -> str:
         *outer,
         *(f"{state} --> [*]" for state in ends),
         f"note right of {State.NEEDS_ATTENTION}",
-        f"    TOO_OLD leads here from {', '.join(aged)}",
+        *(f"    {signal.name} leads here from {', '.join(_before(signal))}" for signal in NOTED),
         "end note",
     ]
     return HEAD + "".join(f"    {line}\n" for line in lines)
+
+
+def _before(signal: Signal) -> list[str]:
+    """Return the states that a signal leads out of."""
+    return [state.value for state in State if (state, signal) in TRANSITIONS]
 
 
 def _arrows() -> dict[tuple[State, State], list[str]]:
     """Return what leads from one state to another, each pair of states once."""
     arrows: dict[tuple[State, State], list[str]] = {}
     for (before, signal), transition in TRANSITIONS.items():
-        if transition.state is not before and signal is not Signal.TOO_OLD:
+        if transition.state is not before and signal not in NOTED:
             mark = {Effect.NEXT_ATTEMPT: " (+)", Effect.MONEY_BACK: " (€)", None: ""}[transition.effect]
             arrows.setdefault((before, transition.state), []).append(signal.name + mark)
     return arrows

@@ -1,7 +1,7 @@
 """The only renderer of public errors: RFC 9457 problem documents for programs, a plain notice for people.
 
 What may be shown is a KeyferryError's message, reason, metadata and fields. Anything else, and any sign that the edge
-itself is set up wrongly, becomes INTERNAL without its text.
+itself is set up wrongly, becomes INTERNAL without its text. That something is lost is said by its reason.
 """
 
 import math
@@ -84,7 +84,8 @@ def status_of(error: KeyferryError) -> int:
 def document_of(error: KeyferryError, request_id: str) -> dict[str, Any]:
     """Return the problem document of an error."""
     status = status_of(error)
-    public = status != 500  # noqa: PLR2004 # the one status whose text stays inside
+    # The one status whose text stays inside, except where what a customer paid for is lost: they are to know.
+    public = status != 500 or error.code is _Code.DATA_LOSS  # noqa: PLR2004
     told = public and error.reason not in _WITHOUT_SENTENCE
     reason = error.reason if public else "INTERNAL"
     document: dict[str, Any] = {

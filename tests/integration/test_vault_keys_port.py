@@ -19,7 +19,7 @@ from chassis.migrate import migrate
 from chassis.outbox import Outbox
 from google.protobuf.message import Message
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened, VaultKeyShredded
+from keyferry.events.v1.vault_events_pb2 import VaultKeyCorrupted, VaultKeyOpened, VaultKeyShredded
 from keyferry.type.v1 import actor_pb2
 from sqlalchemy.exc import IntegrityError
 from vault.adapters.postgres import PostgresKeys
@@ -444,8 +444,9 @@ async def test_a_page_is_read_from_an_index(in_postgres: PostgresKeys, database:
 
 
 async def told(database: OneDatabase) -> list[tuple[str, Message]]:
-    classes: dict[str, type[AuditRecorded | VaultKeyOpened | VaultKeyShredded]] = {
+    classes: dict[str, type[AuditRecorded | VaultKeyCorrupted | VaultKeyOpened | VaultKeyShredded]] = {
         "audit.recorded": AuditRecorded,
+        "vault.key.corrupted": VaultKeyCorrupted,
         "vault.key.opened": VaultKeyOpened,
         "vault.key.shredded": VaultKeyShredded,
     }
@@ -498,9 +499,22 @@ async def test_a_failure_is_told_with_its_reason_and_opens_nothing(
     record = a_record()
     async with in_postgres.transaction() as transaction:
         await transaction.tell_outcome(an_authorization(record), record, ALICE, failure="KEY_CORRUPTED", now=NOON)
-    (fact,) = await facts(database)
+    (_, fact), (subject, corrupted) = await told(database)
+    assert isinstance(fact, AuditRecorded)
+    assert isinstance(corrupted, VaultKeyCorrupted)
     assert (fact.action, fact.details["reason"]) == ("key.link_failed", "KEY_CORRUPTED")
-    assert len(await told(database)) == 1
+    assert (subject, corrupted.key_id, corrupted.order_id) == ("vault.key.corrupted", record.key_id, "order-1")
+
+
+async def test_a_failure_of_any_other_kind_is_told_to_audit_alone(
+    in_postgres: PostgresKeys, database: OneDatabase
+) -> None:
+    record = a_record()
+    async with in_postgres.transaction() as transaction:
+        await transaction.tell_outcome(
+            an_authorization(record), record, ALICE, failure="OBJECT_STORE_UNAVAILABLE", now=NOON
+        )
+    assert [type(message).__name__ for _, message in await told(database)] == ["AuditRecorded"]
 
 
 async def test_each_denied_try_is_told_even_under_one_request_id(

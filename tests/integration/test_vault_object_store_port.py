@@ -18,8 +18,8 @@ from chassis.deadline import bounded
 from sandbox.ports import free_port
 from sandbox.servers.s3 import S3Server
 from vault.adapters.r2 import R2ObjectStore
-from vault.adapters.r2_bucket import REGION, provision_bucket
-from vault.errors import ObjectStoreUnavailable
+from vault.adapters.r2_bucket import REGION, check_bucket, provision_bucket
+from vault.errors import BucketUnfit, ObjectStoreRefused, ObjectStoreUnavailable
 from vault.ports import ObjectExists, ObjectMissing, ObjectStore, ObjectTooLarge
 
 from tests.integration.conftest import S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY
@@ -216,15 +216,15 @@ def test_no_rule_of_the_lifecycle_expires_a_key(s3: "S3Client") -> None:
 @pytest.mark.parametrize(
     "changes", [{"secret_access_key": "wrong"}, {"access_key_id": "nobody"}], ids=["wrong secret", "unknown id"]
 )
-async def test_a_store_that_does_not_let_us_in_is_unavailable_and_nothing_is_missing(
+async def test_a_store_that_refuses_us_is_no_store_where_something_is_missing(
     endpoint: str, changes: dict[str, str]
 ) -> None:
     locked = R2ObjectStore(**a_place(endpoint, **changes))
-    with pytest.raises(ObjectStoreUnavailable):
+    with pytest.raises(ObjectStoreRefused):
         await locked.create(a_name(), b"sealed")
-    with pytest.raises(ObjectStoreUnavailable):
+    with pytest.raises(ObjectStoreRefused):
         await locked.read(a_name())
-    with pytest.raises(ObjectStoreUnavailable):
+    with pytest.raises(ObjectStoreRefused):
         await locked.delete(a_name())
 
 
@@ -246,6 +246,17 @@ async def test_a_store_that_hangs_is_unavailable_when_the_requests_time_is_over(
         with pytest.raises((ObjectStoreUnavailable, TimeoutError)):
             async with bounded(0.3):
                 await slow.read(a_name())
+
+
+def test_the_real_store_is_fit_and_nothing_is_left_of_the_check(s3: "S3Client", endpoint: str) -> None:
+    for _ in range(2):
+        check_bucket(**a_place(endpoint))
+    assert s3.list_objects_v2(Bucket=BUCKET, Prefix="checks/").get("Contents", []) == []
+
+
+def test_a_store_that_does_not_let_us_in_stops_the_start_with_a_sentence(endpoint: str) -> None:
+    with pytest.raises(BucketUnfit, match="R2_ACCESS_KEY_ID: may not write objects"):
+        check_bucket(**a_place(endpoint, secret_access_key="wrong"))
 
 
 def test_a_store_that_cannot_be_provisioned_stops_the_start() -> None:

@@ -114,6 +114,66 @@ async def test_neither_key_nor_dek_nor_link_lies_about_anywhere(bench: Bench) ->
     assert b"alice" not in places["log"] + places["spans"]
 
 
+# Vault with a fault in it: each of these raises once, with the secrets that it was given in its text and in its locals.
+BROKEN = """
+import runpy
+from chassis.secret import SecretBytes
+from vault import opening, releasing, sealing
+
+def break_once(module, name):
+    whole = getattr(module, name)
+    def broken(*arguments, **named):
+        setattr(module, name, whole)
+        secrets = [each.expose() for each in arguments if isinstance(each, SecretBytes)]
+        raise ValueError(f"could not handle {secrets!r} {secrets[0].hex()}", secrets)
+    setattr(module, name, broken)
+
+for module, name in ((sealing, "seal"), (sealing, "open_sealed"), (opening, "open_sealed"), (releasing, "hand_over")):
+    break_once(module, name)
+runpy.run_module("vault", run_name="__main__", alter_sys=True)
+"""
+
+
+async def test_what_raises_in_the_middle_of_sealing_or_opening_tells_no_secret(bench: Bench) -> None:
+    (bench.folder / "broken_vault.py").write_text(BROKEN, encoding="ascii")
+    # As talkative as it gets: Python's and asyncio's debug modes print what they can.
+    talkative = {"PYTHONPATH": str(bench.folder), "PYTHONDEVMODE": "1", "PYTHONWARNINGS": "ignore"}
+    process, address = bench.start("broken_vault", **talkative)
+    recipient = Recipient()
+    gateway, fulfillment = await bench.call("kinguin-gateway", address), await bench.call("fulfillment", address)
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(RemoteError) as raised:
+            await gateway.SealKey(a_seal())
+        refusals.append(raised.value)
+    sealed = (await gateway.SealKey(a_seal())).key
+    for _ in range(2):
+        with pytest.raises(RemoteError) as raised:
+            await fulfillment.RevealKey(pb.RevealKeyRequest(**a_wish(sealed.key_id, recipient)))
+        refusals.append(raised.value)
+    link = await fulfillment.CreateDownloadLink(pb.CreateDownloadLinkRequest(**a_wish(sealed.key_id, recipient)))
+    process.stop()
+    said, dek = process.log.read_bytes() + bench.spans.read_bytes(), recipient.open(link.content_key_jwe)
+    assert {(error.code, error.reason) for error in refusals} == {(grpc.StatusCode.INTERNAL, "INTERNAL")}
+    told = "".join(f"{error!r}{error.message}{error.metadata}" for error in refusals).encode()
+    assert said.count(b"builtins.ValueError") == len(refusals)
+    assert not [spelling for spelling in (*spellings(GAME_KEY), *spellings(dek)) if spelling in said + told]
+    # Where it happened is told, and neither the text of the exception nor the value of any variable.
+    assert b"sealing.py" in said
+    assert b"could not handle" not in said + told
+
+
+def limit_of(process: ServiceProcess, name: str) -> list[str]:
+    limits = Path(f"/proc/{process.pid}/limits").read_text(encoding="ascii").splitlines()
+    (found,) = [line.removeprefix(name).split() for line in limits if line.startswith(name)]
+    return found
+
+
+async def test_no_core_of_it_is_ever_dumped(bench: Bench) -> None:
+    process, _ = bench.start()
+    assert limit_of(process, "Max core file size") == ["0", "0", "bytes"]
+
+
 async def test_it_drains_and_ends_well(bench: Bench) -> None:
     process, address = bench.start()
     await (await bench.call("kinguin-gateway", address)).SealKey(a_seal())

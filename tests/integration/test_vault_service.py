@@ -1,12 +1,18 @@
 """Vault's server over mutual TLS, with real PostgreSQL, NATS, S3 and audit."""
 
 import asyncio
+import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import grpc
+import httpx
 import pytest
 from chassis.errors import RemoteError
 from chassis.jetstream import connect_nats
+from joserfc import jwe
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
 from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from sandbox.ports import free_port
@@ -110,6 +116,37 @@ async def test_another_key_under_a_known_source_is_refused(bench: Bench) -> None
         await seal(bench, here, a_seal(plaintext=b"another"))
     assert raised.value.code is grpc.StatusCode.ALREADY_EXISTS
     assert raised.value.reason == "SOURCE_REF_CONFLICT"
+
+
+async def test_a_leaked_link_is_useless_without_its_content_key(bench: Bench) -> None:
+    """Whoever has the URL gets the ciphertext, from the real store and without credentials, and nothing more."""
+    here, recipient = await bench.here(), Recipient()
+    sealed, other = await seal(bench, here), await seal(bench, here, a_seal("kinguin:1:2", b"another key"))
+    fulfillment = await bench.call("fulfillment", here)
+    links = [
+        await fulfillment.CreateDownloadLink(pb.CreateDownloadLinkRequest(**a_wish(key.key_id, recipient)))
+        for key in (sealed, other)
+    ]
+    async with httpx.AsyncClient() as stranger:
+        leaked = (await stranger.get(links[0].url)).raise_for_status().content
+    right = recipient.open(links[0].content_key_jwe)
+    one_bit_off = [
+        bytes(byte ^ (1 << bit if at == position else 0) for at, byte in enumerate(right))
+        for position in range(32)
+        for bit in range(8)
+    ]
+    wrong = [
+        *one_bit_off,
+        *(os.urandom(32) for _ in range(1_000)),
+        *(recipient.open(links[1].content_key_jwe), bytes(32), b"\xff" * 32, links[0].object_sha256),
+        *(hashlib.sha256(guess).digest() for guess in (b"", b"order-1", b"alice", sealed.key_id.encode(), leaked)),
+    ]
+    for key in wrong:
+        with pytest.raises(JoseError):
+            jwe.decrypt_compact(leaked.decode(), OctKey.import_key(key))
+    assert jwe.decrypt_compact(leaked.decode(), OctKey.import_key(right)).plaintext == GAME_KEY
+    assert GAME_KEY not in leaked
+    assert b"alice" not in leaked
 
 
 # Who may not

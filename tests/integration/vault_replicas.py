@@ -116,7 +116,7 @@ class Bench:
         """Run a replica in this process, put together as in production; give its address."""
         return await self.stack.enter_async_context(_replica({**self.environment, **changes}))
 
-    def start(self, *, failpoints: str = "") -> tuple[ServiceProcess, str]:
+    def start(self, module: str = "vault", *, failpoints: str = "", **changes: str) -> tuple[ServiceProcess, str]:
         """Run a replica as a process of its own; give its address too."""
         address = f"127.0.0.1:{free_port()}"
         environment = {
@@ -125,8 +125,9 @@ class Bench:
             "KEYFERRY_LOG_LEVEL": "debug",
             "KEYFERRY_TRACE_FILE": str(self.spans),
             "KEYFERRY_FAILPOINTS": failpoints,
+            **changes,
         }
-        process = ServiceProcess("vault", self.folder, environment)
+        process = ServiceProcess(module, self.folder, environment)
         self.started.append(process)
         process.start()
         process.wait_ready()

@@ -20,7 +20,8 @@ from gateway.schema import IDENTIFIER, PAGE_CURSOR, order_list_model, order_mode
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 ORDERS_PER_PAGE = 20
-_FAILURES = {
+_FAILURES: dict[str | int, str] = {
+    "KEY_CORRUPTED": "What we stored of this key was damaged, so we did not open it. A person is looking at it.",
     404: "This key is not available. Reload the page to see what has changed.",
     503: "Keys cannot be opened right now: a part of our system is down. Your key is safe; please try again soon.",
 }
@@ -74,7 +75,8 @@ async def show_key(
     except KeyferryError as error:
         problem.record(error)
         status = problem.status_of(error)
-        failed = OpenedKey(key_id, failure=_FAILURES.get(status, _FAILURE))
+        sentence = _FAILURES.get(error.reason) or _FAILURES.get(status, _FAILURE)
+        failed = OpenedKey(key_id, failure=sentence)
         return _order_page(edge, session, order, opened=failed, status=status)
     return _order_page(edge, session, order, opened=opened)
 

@@ -13,6 +13,7 @@ const SENTENCES = {
   UNREACHABLE: "We cannot reach Keyferry from here. Check your connection and try again; your key is safe.",
   STORE: "The place where your locked key is kept does not answer. Your key is safe; please try again in a moment.",
   CHANGED: "What we received is not the key that we stored, so we did not open it. Please contact the shop.",
+  KEY_CORRUPTED: "What we stored of this key was damaged, so we did not open it. A person is looking at it; you need not do anything.",
   401: "You are logged out. Reload the page to log in again.",
   403: "This page is out of date. Reload it and try again.",
   404: "This key is not available. Reload the page to see what has changed.",

@@ -7,6 +7,7 @@ body here.
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -134,3 +135,15 @@ def configure_logs(service: str, level: str) -> None:
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def tell_uncaught_exceptions() -> None:
+    """Log what nobody caught by type and place: Python itself would print its text, or the object it belongs to."""
+    log = structlog.get_logger(__name__)
+
+    def tell(error: BaseException | None) -> None:
+        log.critical("uncaught exception", exc_info=error)
+
+    sys.excepthook = lambda _kind, error, _traceback: tell(error)
+    sys.unraisablehook = lambda unraisable: tell(unraisable.exc_value)
+    threading.excepthook = lambda arguments: tell(arguments.exc_value)

@@ -1,7 +1,6 @@
 """The life of a service process: hardening, logs, traces, signals, background tasks, readiness, drain."""
 
 import asyncio
-import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,8 @@ import uvloop
 
 from chassis.errors import KeyferryError
 from chassis.failpoints import configure_failpoints
-from chassis.logs import configure_logs
+from chassis.logs import configure_logs, tell_uncaught_exceptions
+from chassis.memory import forbid_memory_dumps
 from chassis.metrics import TASK_FAILURES
 from chassis.private_http import serve_private_port
 from chassis.settings import ServiceSettings, SettingsError
@@ -152,9 +152,9 @@ class Process:
 
 def run_process(name: str, settings: S, assemble: Callable[[Process, S], Awaitable[Serving]]) -> None:
     """Run a service: `assemble` opens what it needs and returns its server; this returns after the drain."""
-    # A core dump would hold keys.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_memory_dumps()
     configure_logs(name, settings.keyferry_log_level)
+    tell_uncaught_exceptions()
     configure_tracing(name, trace_file=settings.keyferry_trace_file, otlp_endpoint=settings.keyferry_otlp_endpoint)
     configure_failpoints(settings.keyferry_failpoints)
 

@@ -1,14 +1,16 @@
 """A type for bytes that must not be printed, logged, pickled or compared carelessly."""
 
 import hmac
-from typing import Never
+from types import TracebackType
+from typing import Never, Self
 
 
 class SecretBytes:
     """Holds bytes and gives them only to who calls `expose`.
 
     Anything else that could carry them away says `<redacted>` or refuses. Python cannot promise to wipe memory: `drop`
-    forgets the reference, so that the bytes are freed as soon as nobody else holds them.
+    forgets the reference, so that the bytes are freed as soon as nobody else holds them. As a context manager it is
+    dropped at the end of the block, also when that raises: the traceback then holds an empty secret.
     """
 
     __slots__ = ("_value",)
@@ -25,6 +27,14 @@ class SecretBytes:
     def drop(self) -> None:
         """Forget the bytes; exposing them afterwards raises ValueError."""
         self._value = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.drop()
 
     def __len__(self) -> int:
         return len(self.expose())

@@ -56,7 +56,7 @@ class KeyCollector:
 
 
 class Openings:
-    """Notes openings, within the caller's transaction."""
+    """Notes what vault tells of keys that their owners asked for, within the caller's transaction."""
 
     def __init__(self, mover: Mover, clock: Clock) -> None:
         self._mover = mover
@@ -78,6 +78,26 @@ class Openings:
                 if purchase.state is State.READY and is_all_opened(line.keys_of(purchase.external_id)):
                     await self._mover.move(transaction, purchase, Signal.ALL_KEYS_OPENED, now=now)
         await summarize(transaction, order_id, now=now)
+
+    async def key_corrupted(self, transaction: OrderTransaction, key_id: KeyId) -> None:
+        """Let a person look at the purchase of a key that vault could not open for its owner."""
+        order_id = await transaction.order_of_key(key_id)
+        if order_id is None:
+            return
+        now = self._clock.now()
+        line, key = next(
+            (line, key)
+            for line in (await loaded(transaction, order_id)).lines
+            for key in line.keys
+            if key.key_id == key_id
+        )
+        if key.revoke_time is not None or key.replace_time is not None:
+            # Told of a moment before: it is nobody's any more.
+            return
+        purchase = next(each for each in line.purchases if each.external_id == key.external_id)
+        moved = await self._mover.move(transaction, purchase, Signal.KEY_CORRUPTED, now=now)
+        if moved is not purchase:
+            await summarize(transaction, order_id, now=now)
 
 
 async def _store_keys(turn: Turn, answer: Collected) -> bool:

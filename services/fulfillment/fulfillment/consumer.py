@@ -9,7 +9,7 @@ from chassis.events import Event
 from chassis.validation import Faults
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed, PaymentRefunded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from keyferry.events.v1.vault_events_pb2 import VaultKeyCorrupted, VaultKeyOpened
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fulfillment.collecting import Openings
@@ -46,7 +46,10 @@ class EventHandlers:
 
     def vault(self) -> Mapping[str, Handler[Any]]:
         """Return the handlers of the stream VAULT."""
-        return {VaultKeyOpened.DESCRIPTOR.full_name: Handler(VaultKeyOpened, self._key_opened)}
+        return {
+            VaultKeyOpened.DESCRIPTOR.full_name: Handler(VaultKeyOpened, self._key_opened),
+            VaultKeyCorrupted.DESCRIPTOR.full_name: Handler(VaultKeyCorrupted, self._key_corrupted),
+        }
 
     async def _payment_confirmed(self, event: Event, body: PaymentConfirmed, connection: AsyncConnection) -> None:
         faults = Faults()
@@ -78,3 +81,6 @@ class EventHandlers:
 
     async def _key_opened(self, _event: Event, body: VaultKeyOpened, connection: AsyncConnection) -> None:
         await self._openings.key_opened(self._within(connection), KeyId(body.key_id))
+
+    async def _key_corrupted(self, _event: Event, body: VaultKeyCorrupted, connection: AsyncConnection) -> None:
+        await self._openings.key_corrupted(self._within(connection), KeyId(body.key_id))

@@ -114,7 +114,8 @@ def moved_to(purchase: Purchase, state: State, reason: Reason, now: datetime) ->
     """Return a purchase as it is once it has gone where a transition leads."""
     stays = state is purchase.state
     if state in _ENDED_WITHOUT and reason is Reason.NONE:
-        reason = purchase.give_up
+        # What came of it once is where it goes back to, when a key of it that did not open was seen to.
+        reason = purchase.give_up or (Reason.KEYS_MISSING if purchase.canceled_quantity else Reason.NONE)
     moved = replace(purchase, state=state, reason=reason, tries=purchase.tries + 1 if stays else 0)
     if not stays:
         # A person who lets it go on begins a new wait.

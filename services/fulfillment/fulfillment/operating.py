@@ -26,9 +26,9 @@ from fulfillment.domain.model import (
 from fulfillment.domain.planner import replacement_id
 from fulfillment.domain.policy import (
     is_all_opened,
-    is_complete,
     is_deliverable,
     is_replaceable,
+    signal_on_completion,
     signal_on_retry,
 )
 from fulfillment.errors import (
@@ -113,7 +113,8 @@ class Operating:
         if not moves:
             raise NothingToRetry("nothing of the order needs attention that trying again could mend")
         for purchase, signal in moves:
-            await self._mover.move(transaction, purchase, signal, now=now)
+            moved = await self._mover.move(transaction, purchase, signal, now=now)
+            await self._deliver_opened(transaction, moved, now)
         details = {"item_id": item_id or "", "purchases": str(len(moves))}
         await _record(transaction, "order.retry_asked", order_id, asked, now, details=details)
         return await summarize(transaction, order_id, now=now)
@@ -244,10 +245,15 @@ class Operating:
     ) -> None:
         """Let a purchase whose last missing key is there, or is bought elsewhere, go on."""
         line, purchase = _purchase_of(await loaded(transaction, order_id), external_id)
-        keys = line.keys_of(external_id)
-        if purchase.state is State.NEEDS_ATTENTION and not purchase.give_up and is_complete(purchase, keys):
-            purchase = await self._mover.move(transaction, purchase, Signal.DELIVERED_BY_HAND, now=now)
-        if purchase.state is State.READY and is_all_opened(keys):
+        signal = signal_on_completion(purchase, line.keys_of(external_id))
+        if signal is not None:
+            purchase = await self._mover.move(transaction, purchase, signal, now=now)
+        await self._deliver_opened(transaction, purchase, now)
+
+    async def _deliver_opened(self, transaction: OrderTransaction, purchase: Purchase, now: datetime) -> None:
+        """Let a purchase that is ready again be delivered where its owner has opened every key before."""
+        line, purchase = _purchase_of(await loaded(transaction, purchase.order_id), purchase.external_id)
+        if purchase.state is State.READY and is_all_opened(line.keys_of(purchase.external_id)):
             await self._mover.move(transaction, purchase, Signal.ALL_KEYS_OPENED, now=now)
 
 

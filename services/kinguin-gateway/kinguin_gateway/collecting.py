@@ -127,19 +127,20 @@ class Collector:
                 metadata={"supplier_order_id": purchase.supplier_order_id, "supplier_key_id": key.supplier_key_id},
             )
         source_ref = f"kinguin:{purchase.supplier_order_id}:{key.supplier_key_id}"
-        await failpoint("kinguin_gateway.before_seal")
-        sealed = await self._vault.seal(
-            KeyToSeal(
-                request_id=str(uuid.uuid5(_REQUEST_NAMESPACE, source_ref)),
-                source_ref=source_ref,
-                order_id=purchase.intent.order_id,
-                item_id=purchase.intent.item_id,
-                customer_id=customer_id,
-                content_type=key.content_type,
-                value=key.value,
+        # What could not be sealed is fetched again.
+        with key.value:
+            await failpoint("kinguin_gateway.before_seal")
+            sealed = await self._vault.seal(
+                KeyToSeal(
+                    request_id=str(uuid.uuid5(_REQUEST_NAMESPACE, source_ref)),
+                    source_ref=source_ref,
+                    order_id=purchase.intent.order_id,
+                    item_id=purchase.intent.item_id,
+                    customer_id=customer_id,
+                    content_type=key.content_type,
+                    value=key.value,
+                )
             )
-        )
-        key.value.drop()
         await failpoint("kinguin_gateway.after_seal")
         return KeyRef(key.supplier_key_id, sealed.key_id, key.content_type, held=sealed.held)
 

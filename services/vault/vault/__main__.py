@@ -21,7 +21,7 @@ from vault.adapters.kek_keyring import KeyringKeks
 from vault.adapters.kek_transit import TransitKeks
 from vault.adapters.postgres import PostgresKeys
 from vault.adapters.r2 import R2ObjectStore
-from vault.adapters.r2_bucket import provision_bucket
+from vault.adapters.r2_bucket import check_bucket, provision_bucket
 from vault.adapters.wrapped_deks import PostgresWrappedDeks
 from vault.config import Settings
 from vault.crypto import Digests, Kek
@@ -55,6 +55,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     origin = str(settings.public_url).rstrip("/")
     async with asyncio.timeout(PROVISION_SECONDS):
         await asyncio.to_thread(partial(provision_bucket, **place, origin=origin))
+        await asyncio.to_thread(partial(check_bucket, **place))
     store = R2ObjectStore(**place)
     keys = PostgresKeys(database, outbox)
     keks, digests = await _key_encryption(process, settings), Digests(settings.keyferry_digest_secret)

@@ -88,6 +88,22 @@ class ObjectStoreUnavailable(KeyferryError):
     reason = "OBJECT_STORE_UNAVAILABLE"
 
 
+class ObjectStoreRefused(ObjectStoreUnavailable):
+    """The object store does not let us in, or has no such bucket; nothing was decided, and a person has to mend it.
+
+    As code it is UNAVAILABLE too: once it is mended, whoever waits goes on by itself.
+    """
+
+    reason = "OBJECT_STORE_REFUSED"
+
+
+class BucketUnfit(KeyferryError):
+    """The bucket does not do what vault needs. It stops the start: the message names the setting and what to do."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "BUCKET_UNFIT"
+
+
 class AuditUnavailable(KeyferryError):
     """The audit log does not answer: no audit, no reveal."""
 

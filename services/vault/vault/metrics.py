@@ -21,3 +21,8 @@ TRANSIT_CALLS = Counter(
     "Calls of Transit: answered, refused, or made again.",
     ["operation", "outcome"],
 )
+OBJECT_STORE_FAILURES = Counter(
+    "keyferry_vault_object_store_failures_total",
+    "Calls of the object store that failed, by call and by kind: refused (an alert), unavailable or timeout.",
+    ["call", "kind"],
+)

@@ -205,7 +205,10 @@ class KeyTransaction(Protocol):
     async def tell_outcome(
         self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
     ) -> None:
-        """Put the fact that a release succeeded, or failed and why, into the outbox; once per request."""
+        """Put the fact that a release succeeded, or failed and why, into the outbox; once per request.
+
+        A success also opens the key for fulfillment; a key that did not open is told to it, so that a person looks.
+        """
         ...
 
 

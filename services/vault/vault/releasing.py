@@ -3,7 +3,7 @@
 1 is it this order's and this owner's       no: told like no key at all, and noted as denied
 2 append `…_authorized` to audit            dies here: an authorization that released nothing; the repeat goes on
 3 keep the request                          dies here: as above; the repeat finds the same audit entry
-4 sign the URL, or open the key             dies here: as above
+4 read the object; sign, or open the key    dies here: as above
 5 commit that it was opened, `…_released`   dies here: nothing was handed over; the repeat hands over and counts once
   and the opened event
 6 hand it over
@@ -28,7 +28,7 @@ from vault.crypto import Digests, hand_over
 from vault.domain.key import KeyRecord, KeyState
 from vault.errors import KeyNotFound, KeyNotReady, KeyRevoked, LinkExpired
 from vault.metrics import RELEASES
-from vault.opening import corrupted, open_stored, unwrap
+from vault.opening import corrupted, open_stored, read_stored, unwrap
 from vault.ports import AuditLog, Authorization, Keys, ObjectMissing, ObjectStore, Release, Viewer
 from vault.wrapping import KeyEncryption
 
@@ -85,12 +85,15 @@ class Releaser:
         """
 
         async def make(record: KeyRecord, authorization: Authorization) -> DownloadLink:
+            with await unwrap(self._keks, record) as dek:
+                content_key = hand_over(dek, request.recipient, content_type=DEK_CONTENT_TYPE, key_id=record.key_id)
+            # A link counts as opened: one to an object that is gone or changed must not be handed over.
+            await self._stored(record, read_stored(self._store, record))
             lifetime = authorization.expire_time - self._clock.now()
-            dek = await unwrap(self._keks, record)
             return DownloadLink(
                 url=await self._store.presign(record.object_name, lifetime),
                 expire_time=authorization.expire_time,
-                content_key_jwe=hand_over(dek, request.recipient, content_type=DEK_CONTENT_TYPE, key_id=record.key_id),
+                content_key_jwe=content_key,
                 object_sha256=record.object_sha256 or b"",
             )
 
@@ -100,12 +103,10 @@ class Releaser:
         """Return the opened key as a JWE to the recipient. Raises as `create_link` does."""
 
         async def make(record: KeyRecord, _authorization: Authorization) -> str:
-            try:
-                plaintext = await open_stored(self._store, record, await unwrap(self._keks, record))
-            except ObjectMissing as error:
-                await self._check_not_taken_back(record)
-                raise corrupted(record, "object") from error
-            return hand_over(plaintext, request.recipient, content_type=record.content_type, key_id=record.key_id)
+            with await unwrap(self._keks, record) as dek:
+                plaintext = await self._stored(record, open_stored(self._store, record, dek))
+            with plaintext:
+                return hand_over(plaintext, request.recipient, content_type=record.content_type, key_id=record.key_id)
 
         return await self._release(Release.REVEAL, request, make)
 
@@ -188,6 +189,13 @@ class Releaser:
         if known.expire_time - self._clock.now() < LEAST_LIFETIME:
             raise LinkExpired("this request's link has expired or is about to; ask with a new request_id")
         return known
+
+    async def _stored(self, record: KeyRecord, reading: Awaitable[T]) -> T:
+        try:
+            return await reading
+        except ObjectMissing as error:
+            await self._check_not_taken_back(record)
+            raise corrupted(record, "object") from error
 
     async def _check_not_taken_back(self, record: KeyRecord) -> None:
         """Raise KeyRevoked for a key that was destroyed while it was being opened: that is no corruption."""

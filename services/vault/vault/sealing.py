@@ -73,7 +73,10 @@ class Sealer:
         self._check_same(record, request)
         if record.state is not KeyState.SEALING:
             return record
-        dek = await unwrap(self._keks, record)
+        with await unwrap(self._keks, record) as dek:
+            return await self._store_and_finish(record, request, dek)
+
+    async def _store_and_finish(self, record: KeyRecord, request: SealRequest, dek: SecretBytes) -> KeyRecord:
         for _ in range(MOST_TRIES):
             digest = await self._store_object(record, request.plaintext, dek)
             if digest is None:
@@ -114,6 +117,8 @@ class Sealer:
     async def _new_record(self, request: SealRequest) -> KeyRecord:
         key_id = uuid.uuid4().hex
         fingerprint, *other_fingerprints = self._digests.fingerprints(request.content_type, request.plaintext)
+        with new_dek() as dek:
+            wrapped = await self._keks.wrap(dek, key_id)
         return KeyRecord(
             key_id=key_id,
             source_ref=request.source_ref,
@@ -124,7 +129,7 @@ class Sealer:
             content_type=request.content_type,
             fingerprint=fingerprint,
             other_fingerprints=tuple(other_fingerprints),
-            dek=await self._keks.wrap(new_dek(), key_id),
+            dek=wrapped,
             state=KeyState.SEALING,
             generation=0,
             object_sha256=None,
@@ -162,7 +167,8 @@ class Sealer:
         except (ObjectTooLarge, DoesNotOpen):
             logger.error("another's object stands under a name of ours", object_name=record.object_name)  # noqa: TRY400 # its text says nothing more
             return None
-        return hashlib.sha256(stored).digest() if opened == plaintext else None
+        with opened:
+            return hashlib.sha256(stored).digest() if opened == plaintext else None
 
     async def _finish(self, record: KeyRecord, plaintext: SecretBytes, digest: bytes) -> KeyRecord:
         """Mark the key as sealed, or as held; return its row as it then stands, whoever wrote it."""

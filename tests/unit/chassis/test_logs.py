@@ -2,13 +2,21 @@ import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 from chassis.errors import ServiceUnavailable
-from chassis.logs import REDACTED, configure_logs, describe_exception, redact, redact_text
+from chassis.logs import (
+    REDACTED,
+    configure_logs,
+    describe_exception,
+    redact,
+    redact_text,
+    tell_uncaught_exceptions,
+)
 from chassis.secret import SecretBytes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +131,38 @@ def test_an_exception_never_brings_its_text_into_a_line(lines: Lines) -> None:
     assert len(output) == 4
     assert PLANTED not in json.dumps(output)
     assert all("ValueError" in line["exception"] for line in (output[0], output[1], output[3]))
+
+
+def raise_in_a_thread() -> None:
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+
+
+class Unraisable:
+    def __del__(self) -> None:
+        fail()
+
+
+@pytest.mark.parametrize("how", ["thread", "finalizer", "main"])
+def test_what_nobody_caught_is_told_by_type_and_place_too(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str
+) -> None:
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    tell_uncaught_exceptions()
+    if how == "thread":
+        raise_in_a_thread()
+    elif how == "finalizer":
+        Unraisable()
+    else:
+        error = ValueError(PLANTED)
+        sys.excepthook(ValueError, error, None)
+    (line,) = lines.read()
+    assert (line["event"], line["level"]) == ("uncaught exception", "critical")
+    assert "ValueError" in line["exception"]
+    assert PLANTED not in json.dumps(line) + "".join(capfd.readouterr())
 
 
 def test_lines_of_libraries_pass_through_the_same_redaction(lines: Lines) -> None:

@@ -31,6 +31,18 @@ def test_a_copy_is_the_same_secret_so_that_dropping_drops_both() -> None:
             copied.expose()
 
 
+def test_at_the_end_of_its_block_it_is_dropped_also_when_that_raises() -> None:
+    with SecretBytes(b"hunter2") as secret:
+        assert secret.expose() == b"hunter2"
+    with pytest.raises(ValueError, match="dropped"):
+        secret.expose()
+    failing = SecretBytes(b"hunter2")
+    with pytest.raises(LookupError), failing:
+        raise LookupError
+    with pytest.raises(ValueError, match="dropped"):
+        failing.expose()
+
+
 def test_it_equals_the_same_bytes_and_nothing_else() -> None:
     assert SecretBytes(b"a") == SecretBytes(bytearray(b"a"))
     assert SecretBytes(b"a") != SecretBytes(b"b")

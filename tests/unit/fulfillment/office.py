@@ -107,6 +107,11 @@ class Office:
         async with self.orders.transaction() as transaction:
             await self.openings.key_opened(transaction, key_id)
 
+    async def corrupt(self, key_id: KeyId) -> None:
+        """Let vault tell that a key did not open when its owner asked for it."""
+        async with self.orders.transaction() as transaction:
+            await self.openings.key_corrupted(transaction, key_id)
+
     async def claim(self, limit: int = 64) -> Sequence[Claimed]:
         return [*await self.progress.claim_first(limit), *await self.progress.claim_later(limit)]
 

@@ -48,9 +48,11 @@ GRID = {
     Signal.NO_KEYS_AT_ALL:      "-  -  CA =  =  =  =  =  =  =  =  =  =  =",
     Signal.KEY_UNREADABLE:      "-  -  NA =  =  =  =  =  =  =  =  =  =  =",
     Signal.PURCHASE_UNKNOWN:    "-  -  NA =  =  =  =  =  =  =  =  =  =  =",
+    Signal.KEY_CORRUPTED:       "-  -  NA NA NA =  NA =  =  -  =  =  =  =",
     Signal.TOO_OLD:             "NA NA NA -  -  =  -  -  -  -  NA NA NA NA",
     Signal.ALL_KEYS_OPENED:     "-  -  -  DE =  =  =  =  =  =  -  DE =  =",
     Signal.DELIVERED_BY_HAND:   "-  -  -  =  =  RE -  -  -  -  -  -  -  -",
+    Signal.KEYS_MENDED:         "-  -  -  =  =  RE -  -  -  -  -  -  -  -",
     Signal.RETRY_PLANNING:      "=  =  -  -  -  PE -  -  -  -  -  -  -  -",
     Signal.RETRY_PLACING:       "=  =  =  -  -  PU -  -  -  -  -  -  -  -",
     Signal.RETRY_ANEW:          "-  -  -  -  -  SU -  -  -  =  -  -  -  -",
@@ -126,13 +128,23 @@ def test_every_state_is_reached_from_the_first() -> None:
     assert reached == set(PURCHASE_STATES)
 
 
-def test_ends_have_no_exits() -> None:
-    assert {state for state in PURCHASE_STATES if not _exits(state)} == ENDS
+LOST = (Signal.KEY_CORRUPTED, State.NEEDS_ATTENTION)
+
+
+def test_ends_have_no_exits_but_for_a_key_that_is_lost() -> None:
+    assert {state for state in PURCHASE_STATES if not _exits(state) - {LOST}} == ENDS
+    assert {state for state in ENDS if _exits(state)} == {State.DELIVERED}
+
+
+def test_a_key_that_is_lost_leads_to_a_person_from_wherever_its_owner_could_open_it() -> None:
+    assert {state for state in PURCHASE_STATES if LOST in _exits(state)} == {
+        *(State.AWAITING_KEYS, State.READY, State.DELIVERED, State.PARTLY_CANCELED)
+    }
 
 
 def test_what_is_over_for_us_goes_on_only_when_money_goes_back() -> None:
     assert _exits(State.CANCELED) == {(Signal.MONEY_RETURNED, State.REFUNDED)}
-    assert _exits(State.PARTLY_CANCELED) == {(Signal.GIVEN_UP_BOUGHT, State.REVOKING)}
+    assert _exits(State.PARTLY_CANCELED) == {LOST, (Signal.GIVEN_UP_BOUGHT, State.REVOKING)}
 
 
 def test_from_every_state_an_end_can_be_reached() -> None:
@@ -159,8 +171,8 @@ def test_only_a_person_lets_a_purchase_go_back() -> None:
     assert back == {(State.RETURNING, Signal.KEYS_ARRIVED), (State.SHREDDING, Signal.KEYS_ARRIVED)}
 
 
-def test_what_is_ready_can_only_be_delivered_or_taken_back() -> None:
-    assert {state for _, state in _exits(State.READY)} == {State.DELIVERED, State.REVOKING}
+def test_what_is_ready_can_only_be_delivered_or_taken_back_unless_a_key_of_it_is_lost() -> None:
+    assert {state for _, state in _exits(State.READY) - {LOST}} == {State.DELIVERED, State.REVOKING}
 
 
 def test_every_state_in_which_we_wait_has_an_exit_on_age_and_is_claimed() -> None:

@@ -131,6 +131,39 @@ async def return_too_late(office: Office) -> None:
     await office.work()
 
 
+async def corrupted(office: Office) -> None:
+    await office.buy(2)
+    await office.settle()
+    await office.open(key_ids(office.purchase())[0])
+    await office.corrupt(key_ids(office.purchase())[1])
+
+
+async def corrupted_while_more_are_awaited(office: Office) -> None:
+    await office.buy(2)
+    await office.work()
+    office.supplier.collecting = [collected(office.purchase(), 1)]
+    await office.work()
+    await office.corrupt(key_ids(office.purchase())[0])
+
+
+async def corrupted_once_delivered(office: Office) -> None:
+    await office.buy(2)
+    await office.settle()
+    for key_id in key_ids(office.purchase()):
+        await office.open(key_id)
+    assert office.purchase().state is State.DELIVERED
+    await office.corrupt(key_ids(office.purchase())[0])
+
+
+async def corrupted_once_canceled_in_part(office: Office) -> None:
+    await office.buy(2)
+    await office.work()
+    office.supplier.collecting = [collected(office.purchase(), 1, ended=True)]
+    await office.work()
+    assert office.purchase().state is State.PARTLY_CANCELED
+    await office.corrupt(key_ids(office.purchase())[0])
+
+
 Reach = Callable[[Office], Awaitable[None]]
 # fmt: off
 STUCK: list[tuple[Reach, Reason, set[Action]]] = [
@@ -144,6 +177,13 @@ STUCK: list[tuple[Reach, Reason, set[Action]]] = [
     (unreadable,         Reason.KEY_UNREADABLE,   {Action.RETRY, Action.CANCEL, Action.DELIVER_MANUALLY}),
     (held,               Reason.DUPLICATE_KEY,
                          {Action.RETRY, Action.CANCEL, Action.DELIVER_MANUALLY, Action.REPLACE_KEY}),
+    (corrupted,          Reason.KEY_CORRUPTED,    {Action.RETRY, Action.REPLACE_KEY}),
+    (corrupted_while_more_are_awaited,
+                         Reason.KEY_CORRUPTED,    {Action.RETRY, Action.REPLACE_KEY}),
+    (corrupted_once_delivered,
+                         Reason.KEY_CORRUPTED,    {Action.RETRY, Action.REPLACE_KEY}),
+    (corrupted_once_canceled_in_part,
+                         Reason.KEY_CORRUPTED,    {Action.RETRY, Action.REPLACE_KEY}),
     (withdrawn_too_long, Reason.GIVE_UP_TOO_OLD,  {Action.RETRY, Action.CANCEL}),
     (revoked_too_long,   Reason.GIVE_UP_TOO_OLD,  {Action.RETRY, Action.CANCEL}),
     (return_refused,     Reason.RETURN_REFUSED,   {Action.RETRY, Action.CANCEL}),

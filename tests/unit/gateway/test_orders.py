@@ -210,7 +210,7 @@ REMOTE = grpc.StatusCode
         (REMOTE.PERMISSION_DENIED, "METHOD_NOT_ALLOWED", 500, False),
         (REMOTE.UNAUTHENTICATED, "IDENTITY_UNKNOWN", 500, False),
         (REMOTE.INTERNAL, "INTERNAL", 500, False),
-        (REMOTE.DATA_LOSS, "KEY_DAMAGED", 500, False),
+        (REMOTE.DATA_LOSS, "KEY_CORRUPTED", 500, True),
         (REMOTE.UNKNOWN, "UNKNOWN", 500, False),
     ],
 )
@@ -227,11 +227,11 @@ async def test_errors_behind_the_edge_keep_their_reason_or_stay_inside(
     response = await client.get("/v1/orders/order-1", headers=world.bearer())
     problem = response.json()
     assert response.status_code == problem["status"] == status
-    assert problem["reason"] == ("INTERNAL" if status == 500 else reason)
+    assert problem["reason"] == ("INTERNAL" if status == 500 and not told else reason)
     assert problem["type"] == f"urn:keyferry:reason:{problem['reason']}"
     assert problem["request_id"] == response.headers["x-request-id"]
     assert ("10.0.0.7" in response.text) is told
-    assert ("fields" in problem) is (status != 500)
+    assert ("fields" in problem) is (status != 500 or told)
     assert ("retry-after" in response.headers) is (status in (503, 504))
 
 

@@ -131,7 +131,8 @@ async def test_a_forged_form_opens_nothing(world: World, client: httpx.AsyncClie
     [
         (down(), 503, "Your key is safe"),
         (not_found(), 404, "This key is not available"),
-        (RemoteError("x", code=grpc.StatusCode.DATA_LOSS, reason="KEY_DAMAGED"), 500, "The key could not be opened"),
+        (RemoteError("x", code=grpc.StatusCode.DATA_LOSS, reason="KEY_CORRUPTED"), 500, "A person is looking"),
+        (RemoteError("x", code=grpc.StatusCode.INTERNAL, reason="INTERNAL"), 500, "The key could not be opened"),
     ],
 )
 async def test_a_key_that_cannot_be_opened_leaves_the_page_standing(
@@ -149,7 +150,7 @@ async def test_a_key_that_cannot_be_opened_leaves_the_page_standing(
     assert sentence in response.text
     assert "Ready for you" in response.text
     recorded = [line["reason"] for line in logs if line["event"] == "request failed"]
-    assert recorded == (["KEY_DAMAGED"] if status == 500 else [])
+    assert recorded == ([failure.reason] if status == 500 else [])
 
 
 @pytest.mark.parametrize("answer", ["not a jwe", "other type", "other key"])

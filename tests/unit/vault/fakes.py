@@ -17,7 +17,7 @@ from joserfc.jwk import ECKey
 from vault.adapters.kek_keyring import KeyringKeks
 from vault.crypto import Digests, Kek, read_recipient
 from vault.domain.key import KeyRecord, KeyState, WrappedDek
-from vault.errors import AuditUnavailable, ObjectStoreUnavailable
+from vault.errors import AuditUnavailable, KeyCorrupted, ObjectStoreUnavailable
 from vault.listing import KeyReader
 from vault.ports import (
     Authorization,
@@ -260,6 +260,9 @@ class MemoryTransaction:
         if not failure:
             opened = ("vault.key.opened", authorization.request_id)
             self._tell(Told(opened, "vault.key.opened", record.key_id, viewer.customer_id), now)
+        if failure == KeyCorrupted.reason:
+            corrupted = ("vault.key.corrupted", authorization.request_id)
+            self._tell(Told(corrupted, "vault.key.corrupted", record.key_id, viewer.customer_id), now)
 
     def _tell(self, fact: Told, now: datetime) -> None:
         assert now.tzinfo is not None

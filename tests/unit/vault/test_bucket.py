@@ -1,13 +1,16 @@
+import io
+import json
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from moto import mock_aws
-from vault.adapters.r2_bucket import LIFECYCLE, REGION, _provision, provision_bucket
-from vault.errors import ObjectStoreUnavailable
+from vault.adapters.r2_bucket import LIFECYCLE, REGION, _check, _provision, check_bucket, provision_bucket
+from vault.errors import BucketUnfit, ObjectStoreUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -101,3 +104,64 @@ def test_a_store_that_cannot_be_reached_stops_the_start(monkeypatch: pytest.Monk
 
 def test_the_lifecycle_names_one_rule_and_it_is_harmless() -> None:
     assert [rule.keys() & {"Expiration"} for rule in LIFECYCLE["Rules"]] == [set()]
+
+
+# What is checked at start
+
+
+def check() -> None:
+    check_bucket(endpoint=ENDPOINT, bucket="sealed-keys", access_key_id="id", secret_access_key="secret")
+
+
+def answering(**answers: tuple[str, int] | bytes | None) -> "S3Client":
+    """Give a client whose calls, in the order in which they are made, are answered so: an error, bytes, or nothing."""
+    client = boto3.client("s3", aws_access_key_id="id", aws_secret_access_key="secret", region_name=REGION)
+    stubber = Stubber(client)
+    for call, answer in answers.items():
+        method = call.rstrip("_")
+        if isinstance(answer, tuple):
+            stubber.add_client_error(method, service_error_code=answer[0], http_status_code=answer[1])
+        else:
+            body = {} if answer is None else {"Body": StreamingBody(io.BytesIO(answer), len(answer))}
+            stubber.add_response(method, body)
+    stubber.activate()
+    return client
+
+
+DENIED, THERE = ("AccessDenied", 403), ("PreconditionFailed", 412)
+UNFIT: list[tuple[dict[str, Any], str]] = [
+    ({"put_object": DENIED}, "R2_ACCESS_KEY_ID: may not write objects"),
+    ({"put_object": ("NoSuchBucket", 404)}, "R2_BUCKET: there is no bucket sealed-keys"),
+    ({"put_object": None, "put_object_": None}, "ignores If-None-Match"),
+    ({"put_object": None, "put_object_": ("NotImplemented", 400)}, "may not take a conditional put"),
+    ({"put_object": None, "put_object_": THERE, "get_object": DENIED}, "may not read objects"),
+    ({"put_object": None, "put_object_": THERE, "get_object": b"other"}, "something else than was stored"),
+]
+
+
+@pytest.mark.parametrize(("answers", "says"), UNFIT, ids=[says for _, says in UNFIT])
+def test_a_bucket_that_is_not_fit_stops_the_start_with_a_sentence(answers: dict[str, Any], says: str) -> None:
+    with pytest.raises(BucketUnfit, match=says):
+        _check(answering(**answers), "sealed-keys", "checks/1", b"content")
+
+
+def test_a_bucket_that_may_not_be_deleted_in_stops_the_start() -> None:
+    client = answering(put_object=None, put_object_=THERE, get_object=b"content", delete_object=DENIED)
+    with pytest.raises(BucketUnfit, match="may not delete objects"):
+        _check(client, "sealed-keys", "checks/1", b"content")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_store_that_is_busy_is_not_unfit(status: int) -> None:
+    with pytest.raises(ObjectStoreUnavailable):
+        _check(answering(put_object=("SlowDown", status)), "sealed-keys", "checks/1", b"content")
+
+
+def test_a_public_bucket_stops_the_start_and_a_private_one_does_not(client: "S3Client") -> None:
+    provision()
+    check()
+    public = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::sealed-keys/*"}
+    client.put_bucket_policy(Bucket="sealed-keys", Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]}))
+    with pytest.raises(BucketUnfit, match="is public"):
+        check()
+    assert client.list_objects_v2(Bucket="sealed-keys").get("Contents", []) == []

@@ -25,6 +25,7 @@ from vault.errors import (
     ObjectStoreUnavailable,
     SecretVersionMissing,
 )
+from vault.opening import READS
 from vault.ports import Release
 from vault.releasing import DownloadLink, ReleaseRequest, request_digest
 
@@ -322,9 +323,10 @@ def flip(data: bytes) -> bytes:
     return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
 
 
+@WAYS
 @pytest.mark.parametrize("damage", ["missing", "one bit", "another key's", "empty", "huge"])
 async def test_a_damaged_object_is_corrupted_told_and_never_handed_over(
-    world: World, damage: str, logs: list[MutableMapping[str, Any]]
+    world: World, damage: str, way: Release, logs: list[MutableMapping[str, Any]]
 ) -> None:
     record = await world.sealed()
     other = await world.sealer.seal(a_seal(b"another", source_ref="kinguin:1:2"))
@@ -338,9 +340,9 @@ async def test_a_damaged_object_is_corrupted_told_and_never_handed_over(
     }
     if damage in damaged:
         objects[record.object_name] = damaged[damage]
-    raised = await refused(world, Release.REVEAL, world.ask(record), KeyCorrupted)
+    raised = await refused(world, way, world.ask(record, way), KeyCorrupted)
     assert raised.metadata == {"key_id": record.key_id}
-    assert await failed_reason(world, Release.REVEAL) == "KEY_CORRUPTED"
+    assert await failed_reason(world, way) == "KEY_CORRUPTED"
     assert [log["what"] for log in logs if log["log_level"] == "error"] == ["object"]
 
 
@@ -399,15 +401,35 @@ async def test_a_digest_secret_that_this_replica_lacks_denies_nobody(world: Worl
     assert told_since_sealing(world) == []
 
 
-async def test_while_the_store_is_away_a_reveal_waits_and_a_link_does_not(world: World) -> None:
+@WAYS
+async def test_while_the_store_is_away_nothing_is_handed_over_and_nothing_counts_as_opened(
+    world: World, way: Release
+) -> None:
     record = await world.sealed()
     world.objects.away = True
-    request = world.ask(record)
-    await refused(world, Release.REVEAL, request, ObjectStoreUnavailable)
-    assert await failed_reason(world, Release.REVEAL) == "OBJECT_STORE_UNAVAILABLE"
-    await world.releaser.create_link(world.ask(record, Release.LINK))
+    request = world.ask(record, way)
+    await refused(world, way, request, ObjectStoreUnavailable)
+    assert await failed_reason(world, way) == "OBJECT_STORE_UNAVAILABLE"
+    assert world.keys.only_key().open_time is None
     world.objects.away = False
-    assert world.recipient.open(await world.releaser.reveal(request)) == GAME_KEY
+    await release(world, way, request)
+
+
+@WAYS
+async def test_what_is_another_object_on_the_way_only_is_read_again_and_no_corruption(
+    world: World, way: Release
+) -> None:
+    record = await world.sealed()
+    read, reads = world.objects.read, list[str]()
+
+    async def flipped_once(name: str) -> bytes:
+        reads.append(name)
+        data = await read(name)
+        return flip(data) if len(reads) == 1 else data
+
+    world.objects.read = flipped_once  # type: ignore[method-assign] # a fault that passes
+    await release(world, way, world.ask(record, way))
+    assert len(reads) == READS
 
 
 async def test_a_failure_that_nobody_foresaw_is_told_too(world: World) -> None:

@@ -46,12 +46,16 @@ class Signal(Enum):
     """What the supplier delivered cannot be sealed as a key, however often we try."""
     PURCHASE_UNKNOWN = auto()
     """The supplier's side knows nothing of a purchase that it told us it had placed."""
+    KEY_CORRUPTED = auto()
+    """Vault cannot open one of its keys: what is stored of it was changed or is gone."""
     TOO_OLD = auto()
     """It has been in its state for longer than is normal."""
     ALL_KEYS_OPENED = auto()
     """Its owner has opened every key of it."""
     DELIVERED_BY_HAND = auto()
     """A person has delivered the keys that were missing."""
+    KEYS_MENDED = auto()
+    """A person has restored, or replaced, the key that did not open; none is missing."""
     RETRY_PLANNING = auto()
     """A person lets it go on where nothing was planned yet."""
     RETRY_PLACING = auto()
@@ -170,11 +174,16 @@ TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
     (S.AWAITING_KEYS,   G.NO_KEYS_AT_ALL):     T(S.CANCELED,        reason=R.KEYS_MISSING, effect=E.MONEY_BACK),
     (S.AWAITING_KEYS,   G.KEY_UNREADABLE):     T(S.NEEDS_ATTENTION, reason=R.KEY_UNREADABLE),
     (S.AWAITING_KEYS,   G.PURCHASE_UNKNOWN):   T(S.NEEDS_ATTENTION, reason=R.PURCHASE_UNKNOWN),
+    (S.AWAITING_KEYS,   G.KEY_CORRUPTED):      T(S.NEEDS_ATTENTION, reason=R.KEY_CORRUPTED),
     (S.AWAITING_KEYS,   G.TOO_OLD):            T(S.NEEDS_ATTENTION, reason=R.KEYS_TOO_LATE),
     (S.AWAITING_KEYS,   G.GIVEN_UP_BOUGHT):    T(S.REVOKING),
 
     (S.READY,           G.ALL_KEYS_OPENED):    T(S.DELIVERED),
+    (S.READY,           G.KEY_CORRUPTED):      T(S.NEEDS_ATTENTION, reason=R.KEY_CORRUPTED),
     (S.READY,           G.GIVEN_UP_BOUGHT):    T(S.REVOKING),
+
+    # Its owner wants to see it once more, and it is lost.
+    (S.DELIVERED,       G.KEY_CORRUPTED):      T(S.NEEDS_ATTENTION, reason=R.KEY_CORRUPTED),
 
     # Given up: first it is made sure that nothing more is bought, then that nobody opens what was, then it goes back.
     (S.WITHDRAWING,     G.CLAIMED):            T(S.WITHDRAWING,     (C.WITHDRAW_ORDER,)),
@@ -215,12 +224,14 @@ TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
     (S.NEEDS_ATTENTION, G.RETRY_ANEW):         T(S.SUPERSEDED,      reason=R.PURCHASE_REFUSED, effect=E.NEXT_ATTEMPT),
     (S.NEEDS_ATTENTION, G.RETRY_COLLECTING):   T(S.AWAITING_KEYS),
     (S.NEEDS_ATTENTION, G.DELIVERED_BY_HAND):  T(S.READY),
+    (S.NEEDS_ATTENTION, G.KEYS_MENDED):        T(S.READY),
     (S.NEEDS_ATTENTION, G.GIVEN_UP_UNBOUGHT):  T(S.WITHDRAWING),
     (S.NEEDS_ATTENTION, G.GIVEN_UP_BOUGHT):    T(S.REVOKING),
     (S.NEEDS_ATTENTION, G.REST_GIVEN_UP):      T(S.PARTLY_CANCELED, effect=E.MONEY_BACK),
     (S.NEEDS_ATTENTION, G.LOSS_ACCEPTED):      T(S.CANCELED),
 
     # What came of it can be opened, until the money for that goes back too.
+    (S.PARTLY_CANCELED, G.KEY_CORRUPTED):      T(S.NEEDS_ATTENTION, reason=R.KEY_CORRUPTED),
     (S.PARTLY_CANCELED, G.GIVEN_UP_BOUGHT):    T(S.REVOKING),
 
     (S.CANCELED,        G.MONEY_RETURNED):     T(S.REFUNDED),
@@ -253,6 +264,7 @@ _KNOWN_BY: Mapping[Signal, frozenset[State]] = {
     G.NO_KEYS_AT_ALL: frozenset({S.READY, S.NEEDS_ATTENTION}) | _GIVING_UP | _ENDS,
     G.KEY_UNREADABLE: frozenset({S.READY, S.NEEDS_ATTENTION}) | _GIVING_UP | _ENDS,
     G.PURCHASE_UNKNOWN: frozenset({S.READY, S.NEEDS_ATTENTION}) | _GIVING_UP | _ENDS,
+    G.KEY_CORRUPTED: frozenset({S.NEEDS_ATTENTION, S.CANCELED, S.REFUNDED}) | _GIVING_UP,
     G.TOO_OLD: frozenset({S.NEEDS_ATTENTION}),
     G.ALL_KEYS_OPENED: frozenset({S.NEEDS_ATTENTION, S.RETURNING, S.SHREDDING}) | _ENDS,
     # Whoever settles a purchase may hear of it from two sides.
@@ -277,6 +289,7 @@ _KNOWN_BY: Mapping[Signal, frozenset[State]] = {
     G.RETRY_ANEW: frozenset({S.SUPERSEDED}),
     G.RETRY_COLLECTING: frozenset({S.AWAITING_KEYS, S.READY}),
     G.DELIVERED_BY_HAND: frozenset({S.READY, S.DELIVERED}),
+    G.KEYS_MENDED: frozenset({S.READY, S.DELIVERED}),
 }
 
 REPEATS = frozenset((state, signal) for signal, states in _KNOWN_BY.items() for state in states)

@@ -130,6 +130,8 @@ def signal_on_retry(purchase: Purchase, keys: Sequence[Key]) -> Signal | None:
         return signal_on_giving_up(purchase, keys)
     if purchase.reason in _NOT_BOUGHT:
         return _signal_on_buying_again(purchase, keys)
+    if purchase.reason is Reason.KEY_CORRUPTED:
+        return _signal_on_mending(purchase, keys)
     return _RETRIES.get(purchase.reason)
 
 
@@ -140,6 +142,23 @@ def _signal_on_buying_again(purchase: Purchase, keys: Sequence[Key]) -> Signal |
         # A person has delivered a part by hand: all of it bought again would be too much.
         return None
     return _RETRIES[purchase.reason] if purchase.is_planned else Signal.RETRY_PLANNING
+
+
+def _signal_on_mending(purchase: Purchase, keys: Sequence[Key]) -> Signal:
+    if is_complete(purchase, keys):
+        return Signal.KEYS_MENDED
+    # It goes back to where it was: what is missing is waited for, or its money was asked back.
+    return Signal.REST_GIVEN_UP if purchase.canceled_quantity else Signal.RETRY_COLLECTING
+
+
+def signal_on_completion(purchase: Purchase, keys: Sequence[Key]) -> Signal | None:
+    """Return how a purchase goes on that needs attention, once a person has delivered or replaced a key of it."""
+    if purchase.state is not State.NEEDS_ATTENTION:
+        return None
+    if purchase.reason is Reason.KEY_CORRUPTED:
+        # Another of its keys may be as bad; then vault tells of that one when its owner asks for it.
+        return _signal_on_mending(purchase, keys)
+    return Signal.DELIVERED_BY_HAND if not purchase.give_up and is_complete(purchase, keys) else None
 
 
 def signal_on_giving_up(purchase: Purchase, keys: Sequence[Key]) -> Signal:
@@ -158,7 +177,7 @@ def signal_on_cancel(purchase: Purchase, keys: Sequence[Key], *, by_staff: bool 
     """
     if purchase.state in _OVER | _GIVING_UP | {State.READY}:
         return None
-    if not by_staff and purchase.reason in _NOT_TAKEN_BACK:
+    if purchase.reason is Reason.KEY_CORRUPTED or (not by_staff and purchase.reason in _NOT_TAKEN_BACK):
         return None
     arrived = any(key.is_openable for key in keys)
     if purchase.state is not State.NEEDS_ATTENTION:
@@ -217,7 +236,8 @@ def is_replaceable(purchase: Purchase, key: Key, keys: Sequence[Key]) -> bool:
     One that is held stands for a key that is missing. Where a person has delivered that, or its money is asked back,
     another would be one too many.
     """
-    if purchase.state in _GIVING_UP or (purchase.give_up and purchase.state is not State.PARTLY_CANCELED):
+    stays = purchase.state is State.PARTLY_CANCELED or purchase.reason is Reason.KEY_CORRUPTED
+    if purchase.state in _GIVING_UP or (purchase.give_up and not stays):
         return False
     if key.held and (purchase.state in _OVER or is_complete(purchase, keys)):
         return False

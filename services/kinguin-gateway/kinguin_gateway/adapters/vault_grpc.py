@@ -25,5 +25,8 @@ class VaultGrpc:
             content_type=key.content_type,
             plaintext_key=key.value.expose(),
         )
-        response = await repeatable("kinguin_gateway.seal", lambda: self._stub.SealKey(request))
+        try:
+            response = await repeatable("kinguin_gateway.seal", lambda: self._stub.SealKey(request))
+        finally:
+            request.ClearField("plaintext_key")
         return Sealed(response.key.key_id, held=response.key.state == pb.STATE_HELD)

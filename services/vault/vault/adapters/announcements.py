@@ -6,7 +6,7 @@ from datetime import datetime
 from chassis.events import Event, derived_event_id
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened, VaultKeyShredded
+from keyferry.events.v1.vault_events_pb2 import VaultKeyCorrupted, VaultKeyOpened, VaultKeyShredded
 from keyferry.type.v1 import actor_pb2
 
 from vault.domain.key import KeyRecord
@@ -79,6 +79,14 @@ def opened(authorization: Authorization, record: KeyRecord, *, now: datetime) ->
     """Tell the shop of an opened key."""
     subject = "vault.key.opened"
     message = VaultKeyOpened(key_id=record.key_id, order_id=record.order_id, open_time=_timestamp(now))
+    event_id = derived_event_id(SOURCE, subject, authorization.request_id)
+    return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
+
+
+def corrupted(authorization: Authorization, record: KeyRecord, *, now: datetime) -> Event:
+    """Tell the shop's side of a key that did not open: a person has to look. Each request that failed tells it anew."""
+    subject = "vault.key.corrupted"
+    message = VaultKeyCorrupted(key_id=record.key_id, order_id=record.order_id, find_time=_timestamp(now))
     event_id = derived_event_id(SOURCE, subject, authorization.request_id)
     return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from vault.adapters import announcements
 from vault.adapters.tables import KEY, RELEASE, authorization_of, record_of
 from vault.domain.key import KeyRecord, KeyState
+from vault.errors import KeyCorrupted
 from vault.ports import Authorization, KeyFilter, Viewer, Wish
 
 
@@ -224,8 +225,10 @@ class PostgresKeyTransaction:
     async def tell_outcome(
         self, authorization: Authorization, record: KeyRecord, viewer: Viewer, *, failure: str, now: datetime
     ) -> None:
-        """Put the outcome of a release into the outbox; a success also opens the key for fulfillment."""
+        """Put the outcome of a release into the outbox, and what fulfillment has to know of it."""
         events = [announcements.outcome(authorization, record, viewer, failure=failure, now=now)]
         if not failure:
             events.append(announcements.opened(authorization, record, now=now))
+        if failure == KeyCorrupted.reason:
+            events.append(announcements.corrupted(authorization, record, now=now))
         await self._outbox.enqueue(self._connection, *events)

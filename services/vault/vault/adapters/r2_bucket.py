@@ -1,13 +1,20 @@
-"""Provisions the bucket at start: there, private, readable by the page over presigned URLs, and never expiring."""
+"""Provisions the bucket at start: there, private, readable by the page over presigned URLs, and never expiring.
 
+Then it is checked, because what cannot be provisioned was provisioned by somebody else.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import boto3
 import structlog
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vault.errors import ObjectStoreUnavailable
+from vault.errors import BucketUnfit, ObjectStoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +29,9 @@ CALL_SECONDS = 5
 REGION = "us-east-1"
 _OURS_ALREADY = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _SERVER_ERROR = 500
+_TOO_MANY = 429
+# A conditional put that finds an object; and one that finds another put under way.
+_EXISTS = frozenset({412, 409})
 # The whole of it, in place of whatever is there: a rule that expires objects would destroy keys that were paid for.
 LIFECYCLE: "BucketLifecycleConfigurationTypeDef" = {
     "Rules": [
@@ -41,25 +51,99 @@ def provision_bucket(*, endpoint: str, bucket: str, access_key_id: str, secret_a
     Buckets are private unless somebody opens them. A token that may not administer buckets is normal in production:
     it is told in the log, and what ops provisioned holds.
     """
-    client = boto3.client(
+    with closing(_client(endpoint, access_key_id, secret_access_key)) as client:
+        try:
+            _provision(client, bucket, origin)
+        except BotoCoreError as error:
+            raise ObjectStoreUnavailable("the object store does not answer") from error
+
+
+def check_bucket(*, endpoint: str, bucket: str, access_key_id: str, secret_access_key: str) -> None:
+    """See that the bucket does what vault needs: write once, read, delete, and tell a stranger nothing.
+
+    Raises ObjectStoreUnavailable when the store does not answer, and BucketUnfit with what is wrong and what to do.
+    """
+    name, content = f"checks/{uuid.uuid4().hex}", b"written at a start of vault, and deleted at once"
+    with closing(_client(endpoint, access_key_id, secret_access_key)) as client:
+        try:
+            _check(client, bucket, name, content)
+            _check_private(endpoint, bucket, name)
+        except BotoCoreError as error:
+            raise ObjectStoreUnavailable("the object store does not answer") from error
+        finally:
+            # Whatever became of it; a name is used once, so that one that is left is in nobody's way.
+            with suppress(BotoCoreError, ClientError):
+                client.delete_object(Bucket=bucket, Key=name)
+
+
+def _check(client: "S3Client", bucket: str, name: str, content: bytes) -> None:
+    def once() -> None:
+        client.put_object(Bucket=bucket, Key=name, Body=content, IfNoneMatch="*")
+
+    with _needed("write objects", bucket):
+        once()
+    try:
+        once()
+    except ClientError as error:
+        if _status(error) not in _EXISTS:
+            raise _unfit("take a conditional put", bucket, error) from error
+    else:
+        raise BucketUnfit(f"R2_BUCKET: {bucket} ignores If-None-Match, so that keys could be overwritten")
+    with _needed("read objects", bucket):
+        stored = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+    if stored != content:
+        raise BucketUnfit(f"R2_BUCKET: {bucket} gives back something else than was stored")
+    with _needed("delete objects", bucket):
+        client.delete_object(Bucket=bucket, Key=name)
+    client.put_object(Bucket=bucket, Key=name, Body=content)
+
+
+def _check_private(endpoint: str, bucket: str, name: str) -> None:
+    """Read as nobody. R2 never answers a stranger here: whether it has a public address too only its dashboard says."""
+    with closing(_client(endpoint)) as nobody:
+        try:
+            nobody.get_object(Bucket=bucket, Key=name)
+        except ClientError:
+            return
+    raise BucketUnfit(f"R2_BUCKET: {bucket} is public: whoever knows a name reads it; take its public access away")
+
+
+@contextmanager
+def _needed(what: str, bucket: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _unfit(what, bucket, error) from error
+
+
+def _unfit(what: str, bucket: str, error: ClientError) -> ObjectStoreUnavailable | BucketUnfit:
+    if _status(error) >= _SERVER_ERROR or _status(error) == _TOO_MANY:
+        return ObjectStoreUnavailable("the object store does not answer")
+    code = error.response.get("Error", {}).get("Code", "")
+    if code == "NoSuchBucket":
+        return BucketUnfit(f"R2_BUCKET: there is no bucket {bucket}, and R2_ACCESS_KEY_ID may not make it; make it")
+    return BucketUnfit(f"R2_ACCESS_KEY_ID: may not {what} in the bucket {bucket} (the store says {code})")
+
+
+def _client(endpoint: str, access_key_id: str = "", secret_access_key: str = "") -> "S3Client":
+    return boto3.client(
         "s3",
         endpoint_url=endpoint,
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
+        aws_access_key_id=access_key_id or None,
+        aws_secret_access_key=secret_access_key or None,
         region_name=REGION,
         config=Config(
+            signature_version=None if access_key_id else UNSIGNED,
             connect_timeout=CALL_SECONDS,
             read_timeout=CALL_SECONDS,
             retries={"max_attempts": 2},
             s3={"addressing_style": "path"},
         ),
     )
-    try:
-        _provision(client, bucket, origin)
-    except BotoCoreError as error:
-        raise ObjectStoreUnavailable("the object store does not answer") from error
-    finally:
-        client.close()
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
 def _provision(client: "S3Client", bucket: str, origin: str) -> None:
@@ -81,10 +165,9 @@ def _provision(client: "S3Client", bucket: str, origin: str) -> None:
 
 def _judge(what: str, error: ClientError) -> None:
     code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _OURS_ALREADY:
         return
     # Not every store has every feature; one that has none of them at the moment is asked again after a restart.
-    if status >= _SERVER_ERROR and code != "NotImplemented":
+    if _status(error) >= _SERVER_ERROR and code != "NotImplemented":
         raise ObjectStoreUnavailable("the object store does not answer") from error
     logger.warning("the bucket could not be provisioned, it must have been before", what=what, code=code)

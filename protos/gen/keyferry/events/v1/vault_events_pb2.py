@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/vault_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x0eVaultKeyOpened\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\topen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x10VaultKeyShredded\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12.\n\nshred_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/vault_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x0eVaultKeyOpened\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\topen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x11VaultKeyCorrupted\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\tfind_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x10VaultKeyShredded\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12.\n\nshred_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VAULTKEYOPENED']._serialized_start=94
   _globals['_VAULTKEYOPENED']._serialized_end=191
-  _globals['_VAULTKEYSHREDDED']._serialized_start=193
-  _globals['_VAULTKEYSHREDDED']._serialized_end=293
+  _globals['_VAULTKEYCORRUPTED']._serialized_start=193
+  _globals['_VAULTKEYCORRUPTED']._serialized_end=293
+  _globals['_VAULTKEYSHREDDED']._serialized_start=295
+  _globals['_VAULTKEYSHREDDED']._serialized_end=395
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,40 @@ class VaultKeyOpened(_message.Message):
 Global___VaultKeyOpened: _TypeAlias = VaultKeyOpened  # noqa: Y015
 
 @_typing.final
+class VaultKeyCorrupted(_message.Message):
+    """A stored key did not open when its owner asked for it: its object or what is kept of it was changed, or is gone.
+    Subject `vault.key.corrupted`; once per request that failed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    FIND_TIME_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key."""
+    order_id: _builtins.str
+    """The order that it belongs to."""
+    @_builtins.property
+    def find_time(self) -> _timestamp_pb2.Timestamp:
+        """When it did not open."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        find_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["find_time", b"find_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["find_time", b"find_time", "key_id", b"key_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultKeyCorrupted: _TypeAlias = VaultKeyCorrupted  # noqa: Y015
+
+@_typing.final
 class VaultKeyShredded(_message.Message):
     """A key was destroyed: nobody can open it any more. Subject `vault.key.shredded`; once per key."""
 
