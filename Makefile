@@ -10,9 +10,9 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 PROJECTS := $(wildcard pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml gateway/pyproject.toml \
-	sandbox/pyproject.toml protos/pyproject.toml)
+	cli/pyproject.toml sandbox/pyproject.toml protos/pyproject.toml)
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard libs/*/*/__init__.py services/*/*/__init__.py \
-	gateway/*/__init__.py sandbox/*/__init__.py))
+	gateway/*/__init__.py cli/*/__init__.py sandbox/*/__init__.py))
 # The contracts that callers may rely on: what is in here is never taken away or given another meaning.
 PROMISED := protos/promised.binpb
 # Tests to run, for example `make integration T=tests/integration/test_sandbox_issuer.py`.
@@ -21,9 +21,9 @@ T ?=
 # counting lines takes them three times as long, and what they go through others have counted.
 COUNT := --cov --cov-report= --cov-fail-under=0
 
-# What lives thousands of histories.
+# What lives thousands of histories, or tries a hundred thousand forgeries.
 HISTORIES := tests/unit/simulation tests/unit/kinguin_gateway/test_histories.py \
-	tests/unit/kinguin_gateway/test_supplier_models.py
+	tests/unit/kinguin_gateway/test_supplier_models.py tests/unit/vault/test_tampering.py
 
 # Two processes, each with its own files and, where tests need them, its own servers.
 BESIDE := --numprocesses 2 --dist loadfile
@@ -85,6 +85,7 @@ proof: bootstrap ## The long proofs at full size (hours): storms of webhooks, a 
 		tests/integration/test_vault_rewrapping.py \
 		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py \
 		tests/integration/test_fulfillment_claiming_cost.py tests/integration/test_fulfillment_reconciliation.py \
+		tests/integration/test_audit_search_cost.py tests/integration/test_audit_tampering.py \
 		tests/e2e/test_09_wiped_stream.py tests/e2e/test_10_failpoints.py)
 
 # Histories to live, how many processes live them, and one seed to live again: `make simulate SEED=1234`.

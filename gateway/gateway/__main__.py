@@ -9,7 +9,7 @@ from chassis.tls import TlsFiles
 from httpx_aiohttp import HttpxAiohttpClient
 
 from gateway.adapters.fulfillment_grpc import GrpcFulfillments
-from gateway.adapters.nats import NatsWebhooks
+from gateway.adapters.nats import NatsFacts, NatsWebhooks
 from gateway.app import create_app
 from gateway.assets import Assets
 from gateway.auth.issuer import Issuer
@@ -21,6 +21,7 @@ from gateway.edge import Edge, Streams
 from gateway.limits import Limiter
 from gateway.pages import Pages
 from gateway.server import HttpServer
+from gateway.telling import Teller
 
 
 def _login(settings: Settings, http: httpx.AsyncClient, clock: SystemClock) -> tuple[Login, TokenVerifier]:
@@ -44,6 +45,9 @@ async def assemble(process: Process, settings: Settings) -> HttpServer:
     channel = await process.enter(open_channel(settings.keyferry_fulfillment_address, peer="fulfillment", tls=tls))
     webhooks = NatsWebhooks(settings.nats_url.get_secret_value(), clock)
     process.spawn("nats", webhooks.keep_connected)
+    teller = Teller(NatsFacts(webhooks), clock)
+    process.spawn("facts", teller.run)
+    teller.settings_read(settings.digest())
     login, verifier = _login(settings, http, clock)
     edge = Edge(
         origin=settings.public_url,
@@ -58,6 +62,7 @@ async def assemble(process: Process, settings: Settings) -> HttpServer:
             settings.keyferry_session_secret, lifetime_seconds=settings.keyferry_session_seconds, clock=clock
         ),
         login=login,
+        teller=teller,
         limiter=Limiter(settings.limits()),
         pages=Pages(assets),
         assets=assets,

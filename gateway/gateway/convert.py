@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1 import kinguin_events_pb2
+from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 from keyferry.fulfillment.v1 import fulfillment_pb2, fulfillment_service_pb2
 from keyferry.type.v1 import actor_pb2, money_pb2
 
+from gateway.domain.fact import Fact
 from gateway.domain.order import Amount, Customer, DownloadLink, Key, Line, Order, State
 from gateway.domain.webhook import WebhookHint
 
@@ -62,6 +64,18 @@ def hint_to_proto(hint: WebhookHint, receive_time: datetime) -> kinguin_events_p
         body_sha256=hint.body_sha256,
     )
     message.receive_time.FromDatetime(receive_time)
+    return message
+
+
+def fact_to_proto(fact: Fact) -> AuditRecorded:
+    """Render a fact for the audit log. Whoever is not a person is the edge itself."""
+    actor = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id="edge")
+    if fact.person is not None:
+        actor = customer_to_proto(fact.person)
+        if fact.is_admin:
+            actor.type = actor_pb2.ACTOR_TYPE_ADMIN
+    message = AuditRecorded(actor=actor, action=fact.action, details=fact.details)
+    message.occur_time.FromDatetime(fact.time)
     return message
 
 

@@ -19,6 +19,7 @@ from gateway.errors import RateLimited
 from gateway.limits import Limiter
 from gateway.pages import Pages
 from gateway.ports import Fulfillments, WebhookSink
+from gateway.telling import Teller
 
 SCOPE_KEY = "keyferry.edge"
 # A browser opens one per tab and at most six per host; more is a script that never hangs up.
@@ -68,6 +69,7 @@ class Edge:
     verifier: TokenVerifier
     sessions: Sessions
     login: Login
+    teller: Teller
     limiter: Limiter
     pages: Pages
     assets: Assets

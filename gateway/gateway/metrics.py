@@ -22,3 +22,9 @@ WEBHOOK_LAST_TAKEN = Gauge(
     "Unix time at which this replica last stored a webhook of the supplier; 0 until the first. Take the maximum over "
     "replicas and over time.",
 )
+FACTS_WAITING = Gauge(
+    "keyferry_edge_facts_waiting", "Facts that this replica could not tell the audit log yet; lost if it dies."
+)
+FACTS_DROPPED = Counter(
+    "keyferry_edge_facts_dropped_total", "Facts that the audit log was never told, because too many waited."
+)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from gateway.domain.fact import Fact
 from gateway.domain.order import Customer, DownloadLink, KeyRequest, Order, OrderPage
 from gateway.domain.webhook import WebhookHint
 
@@ -40,4 +41,12 @@ class WebhookSink(Protocol):
 
     async def publish(self, hint: WebhookHint) -> None:
         """Return once the hint is stored and cannot be lost. Raises EventsUnavailable when it may not be."""
+        ...
+
+
+class FactSink(Protocol):
+    """Where facts for the audit log go."""
+
+    async def tell(self, fact: Fact) -> None:
+        """Return once the fact is stored and cannot be lost; told again it is the same. Raises EventsUnavailable."""
         ...

@@ -8,6 +8,7 @@ from tests.e2e.system import System
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit-events.md"
 PURCHASE = {"external_id", "item_id", "product_id", "quantity", "attempt"}
+REFUSALS = {"source", "count", "minute"}
 
 
 def documented() -> dict[str, set[str]]:
@@ -17,7 +18,10 @@ def documented() -> dict[str, set[str]]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         if re.fullmatch(r"`[a-z]+\.[a-z_]+`", cells[0]):
             details = set(re.findall(r"`([a-z_]+)`", cells[-1]))
-            actions[cells[0].strip("`")] = {""} | details | (PURCHASE if "purchase*" in cells[-1] else set())
+            shared = (PURCHASE if "purchase*" in cells[-1] else set()) | (
+                REFUSALS if "refusals*" in cells[-1] else set()
+            )
+            actions[cells[0].strip("`")] = {""} | details | shared
     return actions
 
 

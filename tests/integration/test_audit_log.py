@@ -167,8 +167,9 @@ async def test_listing_opens_what_is_personal_and_filters(
     ):
         await appender.append(draft)
 
-    async def found(**filters: str) -> list[int]:
-        page = await list_entries(PostgresLog(database), keys, Filters(**filters), size=50, token="")
+    async def found(order_id: str = "", key_id: str = "", action: str = "", actor_id: str = "") -> list[int]:
+        filters = Filters(order_id, key_id, action, actor_id)
+        page = await list_entries(PostgresLog(database), keys, filters, size=50, token="")
         return [listed.entry.sequence for listed in page.entries]
 
     page = await list_entries(PostgresLog(database), keys, Filters(), size=50, token="")
@@ -182,6 +183,8 @@ async def test_listing_opens_what_is_personal_and_filters(
     assert await found(actor_id="vault") == [2]
     assert await found(actor_id="mallory") == []
     assert await found(actor_id="alice", order_id="order-2") == [3]
+    assert await found(actor_id="alice", action="key.link_released") == [3]
+    assert await found(actor_id="vault", action="key.link_released") == []
 
 
 async def test_pages_follow_one_another_while_the_log_grows(

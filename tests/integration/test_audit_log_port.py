@@ -2,13 +2,14 @@ import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from audit.adapters.postgres import PostgresLog
-from audit.domain.entry import Appended, Place
+from audit.domain.entry import Appended, Place, format_time
 from audit.domain.filters import Filters
-from audit.ports import EarlierAppend, Log, NewEntry, Person
+from audit.ports import EarlierAppend, Line, Log, NewEntry, Person
 from chassis.database import Database
 
 from tests.integration.real_servers import REPOSITORY, Postgres
@@ -29,10 +30,18 @@ async def log(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterat
         yield PostgresLog(database)
 
 
-def an_entry(sequence: int, *, order_id: str = "", key_id: str = "", actor_id: str = "vault") -> NewEntry:
+def an_entry(
+    sequence: int,
+    *,
+    order_id: str = "",
+    key_id: str = "",
+    actor_id: str = "vault",
+    action: str = "key.sealed",
+    time: datetime = NOON,
+) -> NewEntry:
     canonical = json.dumps(
         {
-            "action": "key.sealed",
+            "action": action,
             "actor": {"id": actor_id, "type": "SERVICE"},
             "details": {},
             "key_id": key_id,
@@ -42,12 +51,12 @@ def an_entry(sequence: int, *, order_id: str = "", key_id: str = "", actor_id: s
             "recorder": "vault",
             "request_id": "",
             "sequence": sequence,
-            "time": "2026-01-02T12:00:00.000000Z",
+            "time": format_time(time),
             "version": 1,
         }
     )
     digest = hashlib.sha256(b"\0" + canonical.encode()).digest()
-    return NewEntry(str(uuid.uuid4()), bytes(32), canonical, Appended(sequence, NOON, digest))
+    return NewEntry(str(uuid.uuid4()), bytes(32), canonical, Appended(sequence, time, digest))
 
 
 async def store(log: Log, *entries: NewEntry) -> None:
@@ -121,3 +130,93 @@ async def test_entries_are_found_by_every_filter_in_their_order(log: Log) -> Non
     assert await found(Filters(action="key.sealed")) == [0, 1, 2]
     assert await found(Filters(action="key.held")) == []
     assert await found(Filters(actor_id="alice"), "alice", "p-alice") == [2]
+
+
+async def test_a_turn_may_be_taken_again_by_who_has_it(log: Log) -> None:
+    async with log.transaction() as transaction:
+        await transaction.take_turn()
+        await transaction.add_entries([an_entry(0)])
+        assert (await transaction.take_turn())[0] == Place(0, NOON)
+
+
+@pytest.mark.parametrize("filters", [Filters(), Filters(order_id="o")], ids=["all", "order"])
+async def test_entries_are_found_by_the_time_at_which_the_log_took_them(log: Log, filters: Filters) -> None:
+    seconds = [0, 1, 1, 1, 5, 9]
+    times = [NOON + timedelta(seconds=second) for second in seconds]
+    await store(log, *(an_entry(place, order_id="o", time=time) for place, time in enumerate(times)))
+
+    async def found(start: int | None, end: int | None, *, after: int = -1) -> list[int]:
+        start_time = None if start is None else NOON + timedelta(seconds=start)
+        end_time = None if end is None else NOON + timedelta(seconds=end)
+        wanted = replace(filters, start_time=start_time, end_time=end_time)
+        async with log.transaction() as transaction:
+            entries = await transaction.entries(wanted, actor_ids=(), after=after, limit=9)
+            return [entry.sequence for entry in entries]
+
+    for start in (None, *range(-1, 11)):
+        for end in (None, *range(-1, 11)):
+            expected = [
+                place
+                for place, second in enumerate(seconds)
+                if (start is None or second >= start) and (end is None or second < end)
+            ]
+            assert await found(start, end) == expected, (start, end)
+    assert await found(1, 9, after=1) == [2, 3, 4]
+
+
+async def test_no_entry_is_found_by_time_in_an_empty_log(log: Log) -> None:
+    async with log.transaction() as transaction:
+        assert await transaction.entries(Filters(start_time=NOON), actor_ids=(), after=-1, limit=9) == []
+        assert await transaction.size() == 0
+        assert await transaction.lines(0, 9, limit=9) == []
+
+
+async def test_each_form_of_an_actor_is_found_and_all_stand_by_sequence(log: Log) -> None:
+    names = ["vault", "p-1", "p-2", "vault", "p-1", "shop"]
+    await store(log, *(an_entry(place, actor_id=name) for place, name in enumerate(names)))
+    async with log.transaction() as transaction:
+        entries = await transaction.entries(Filters(), actor_ids={"p-1", "vault", "nobody"}, after=0, limit=2)
+    assert [entry.sequence for entry in entries] == [1, 3]
+
+
+async def test_lines_are_what_was_hashed(log: Log) -> None:
+    entries = [an_entry(place) for place in range(4)]
+    await store(log, *entries)
+    async with log.transaction() as transaction:
+        assert await transaction.size() == 4
+        lines = await transaction.lines(1, 9, limit=2)
+        assert await transaction.lines(2, 3, limit=9) == [Line(2, entries[2].canonical)]
+    assert lines == [Line(place, entries[place].canonical) for place in (1, 2)]
+
+
+async def test_a_person_is_forgotten_with_the_entry_that_says_so(log: Log) -> None:
+    other = Person("p-bob", "v1", bytes(60))
+    async with log.transaction() as transaction:
+        await transaction.take_turn()
+        await transaction.add_person(ALICE, LOOKUP)
+        await transaction.add_person(other, bytes(32))
+    async with log.transaction() as transaction:
+        await transaction.take_turn()
+        await transaction.add_entries([an_entry(0, action="customer.erased")])
+        await transaction.forget_person([hashlib.sha256(b"nobody").digest(), LOOKUP], told_at=0)
+        assert await transaction.persons({LOOKUP}) == {}
+    async with log.transaction() as transaction:
+        assert await transaction.persons({LOOKUP, bytes(32)}) == {bytes(32): other}
+
+
+async def test_who_was_to_be_forgotten_is_not_when_the_transaction_fails(log: Log) -> None:
+    async with log.transaction() as transaction:
+        await transaction.take_turn()
+        await transaction.add_person(ALICE, LOOKUP)
+
+    async def fail() -> None:
+        async with log.transaction() as transaction:
+            await transaction.take_turn()
+            await transaction.add_entries([an_entry(0, action="customer.erased")])
+            await transaction.forget_person([LOOKUP], told_at=0)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await fail()
+    async with log.transaction() as transaction:
+        assert await transaction.persons({LOOKUP}) == {LOOKUP: ALICE}

@@ -25,6 +25,7 @@ from gateway.domain.order import Amount, Customer, KeyRequest, Order, State
 from google.protobuf.timestamp_pb2 import Timestamp
 from joserfc import jwe
 from keyferry.events.v1 import kinguin_events_pb2
+from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as messages
 from keyferry.fulfillment.v1 import fulfillment_service_pb2_grpc as stubs
@@ -302,6 +303,21 @@ async def test_a_webhook_is_in_jetstream_before_its_answer(edge: Running, own_na
     body = kinguin_events_pb2.KinguinWebhookReceived.FromString(event.data)
     assert (body.supplier_order_id, body.status) == ("S1", "completed")
     assert event.type_name == "keyferry.events.v1.KinguinWebhookReceived"
+    await client.close()
+
+
+async def test_it_tells_the_audit_log_with_what_settings_it_runs(edge: Running, own_nats_server: NatsServer) -> None:
+    assert (await edge.client.get(f"{edge.private_url}/readyz")).status_code == 200
+    client = await nats.connect(own_nats_server.url)
+    stream = client.jetstream()
+    async with asyncio.timeout(20):
+        while (await stream.stream_info("AUDIT")).state.messages < 1:  # noqa: ASYNC110 # another process
+            await asyncio.sleep(0.1)
+    message = await stream.get_last_msg("AUDIT", "audit.recorded")
+    event = Event.parse(subject="audit.recorded", headers=message.headers, data=message.data or b"")
+    fact = AuditRecorded.FromString(event.data)
+    assert (event.source, fact.actor.id, fact.action) == ("/keyferry/edge", "edge", "settings.changed")
+    assert len(fact.details["digest"]) == 64
     await client.close()
 
 

@@ -1,4 +1,4 @@
-"""Accepted webhooks, into JetStream."""
+"""Accepted webhooks, and facts for the audit log, into JetStream."""
 
 import asyncio
 from datetime import timedelta
@@ -9,11 +9,14 @@ from chassis.events import Event, derived_event_id
 from chassis.failpoints import FailpointError, effect
 from chassis.jetstream import Publisher, connect_nats
 
-from gateway.convert import hint_to_proto
+from gateway.convert import fact_to_proto, hint_to_proto
+from gateway.domain.fact import Fact
 from gateway.domain.webhook import WebhookHint
 from gateway.errors import EventsUnavailable
 
+SOURCE = "edge"
 SUBJECT = "kinguin.webhook.received"
+FACT_SUBJECT = "audit.recorded"
 _RETRY_AFTER = timedelta(seconds=5)
 # Five seconds of a flood of 200 a second: more than that waits only while JetStream hangs, and the supplier repeats.
 MOST_PUBLISHING = 1000
@@ -33,6 +36,11 @@ class NatsWebhooks:
         async with connect_nats(self._url, name="edge") as client:
             self._publisher = Publisher(client)
             await asyncio.Event().wait()
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """Return what publishes over the connection; None until it is made."""
+        return self._publisher
 
     async def publish(self, hint: WebhookHint) -> None:
         """Return once JetStream has stored the hint; a repeat of the same news has the same event id."""
@@ -57,7 +65,32 @@ class NatsWebhooks:
             hint_to_proto(hint, now),
             event_id=derived_event_id("kinguin webhook", *hint.identity),
             subject=SUBJECT,
-            source="edge",
+            source=SOURCE,
             about=hint.supplier_order_id or hint.product_id,
             time=now,
         )
+
+
+class NatsFacts:
+    """Implements `FactSink`, over the connection of the webhooks."""
+
+    def __init__(self, webhooks: NatsWebhooks) -> None:
+        self._webhooks = webhooks
+
+    async def tell(self, fact: Fact) -> None:
+        """Return once JetStream has stored the fact; told again it has the same event id."""
+        publisher = self._webhooks.publisher
+        if publisher is None:
+            raise EventsUnavailable("nats is not connected")
+        event = Event.of(
+            fact_to_proto(fact),
+            event_id=derived_event_id("audit.recorded", SOURCE, fact.action, *fact.identity),
+            subject=FACT_SUBJECT,
+            source=SOURCE,
+            about=fact.action,
+            time=fact.time,
+        )
+        try:
+            await effect("edge.fact.publish", lambda: publisher.publish_event(event))
+        except (ServiceUnavailable, FailpointError) as error:
+            raise EventsUnavailable("the fact could not be stored") from error

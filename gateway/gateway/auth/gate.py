@@ -92,12 +92,22 @@ def customer_of(request: Request, principal: Principal) -> Customer:
 
 
 async def _bearer(edge: Edge, request: Request) -> Principal:
+    try:
+        claims = await edge.verifier.verify_access_token(
+            _token(request), audience=edge.audience, now=edge.clock.now().timestamp()
+        )
+    except TokenInvalid:
+        edge.teller.refused("token.refused", address_of(request))
+        raise
+    return Principal.from_claims(claims)
+
+
+def _token(request: Request) -> str:
     values = request.headers.getlist("authorization")
     scheme, _, token = values[0].partition(" ")
     if len(values) != 1 or scheme.lower() != "bearer" or not token:
         raise TokenInvalid("the Authorization header must read Bearer and one token")
-    claims = await edge.verifier.verify_access_token(token, audience=edge.audience, now=edge.clock.now().timestamp())
-    return Principal.from_claims(claims)
+    return token
 
 
 ApiCustomer = Annotated[Customer, Depends(api_customer)]

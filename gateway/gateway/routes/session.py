@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.auth.cookies import drop_cookie, put_cookie
-from gateway.auth.gate import address_of, check_csrf, count, session_of
+from gateway.auth.gate import address_of, check_csrf, count, customer_of, session_of
 from gateway.auth.login import FLOW_COOKIE, FLOW_SECONDS
 from gateway.auth.session import COOKIE
 from gateway.edge import edge_of
+from gateway.errors import LoginFailed
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -38,8 +39,13 @@ async def come_back(request: Request) -> Response:
     """Take the issuer's answer and begin a session."""
     await count(request, "address", address_of(request))
     edge = edge_of(request)
-    principal, next_path = await edge.login.finish(request.cookies.get(FLOW_COOKIE), dict(request.query_params))
-    _, cookie = edge.sessions.begin(principal)
+    try:
+        principal, next_path = await edge.login.finish(request.cookies.get(FLOW_COOKIE), dict(request.query_params))
+    except LoginFailed:
+        edge.teller.refused("login.refused", address_of(request))
+        raise
+    session, cookie = edge.sessions.begin(principal)
+    await edge.teller.session_started(session, customer_of(request, principal))
     response = RedirectResponse(next_path, 303)
     put_cookie(response, COOKIE, cookie, seconds=edge.sessions.lifetime_seconds)
     drop_cookie(response, FLOW_COOKIE)
@@ -75,6 +81,7 @@ async def log_out(request: Request, csrf_token: Annotated[str, Form()] = "") -> 
     if session is not None:
         check_csrf(request, session, csrf_token)
         edge.sessions.end(session)
+        await edge.teller.session_ended(session, customer_of(request, session.principal))
     response = RedirectResponse("/logout", 303)
     drop_cookie(response, COOKIE)
     return response

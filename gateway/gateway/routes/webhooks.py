@@ -60,9 +60,10 @@ async def take_kinguin_webhook(request: Request) -> Response:
 
 
 async def _tell_refused(edge: Edge, request: Request) -> None:
-    """Count a forged webhook, and log where it came from as often as the limit allows."""
+    """Count a forged webhook, also for the audit log, and log where it came from as often as the limit allows."""
     WEBHOOKS.labels("refused").inc()
     address = address_of(request)
+    edge.teller.refused("webhook.refused", address)
     if (await edge.limiter.take("refused_webhook", address)).allowed:
         logger.warning("webhook refused", address=address)
 

@@ -142,7 +142,9 @@ def tell_uncaught_exceptions() -> None:
     log = structlog.get_logger(__name__)
 
     def tell(error: BaseException | None) -> None:
-        log.critical("uncaught exception", exc_info=error)
+        # A thread that ends itself is no fault.
+        if not isinstance(error, SystemExit):
+            log.critical("uncaught exception", exc_info=error)
 
     sys.excepthook = lambda _kind, error, _traceback: tell(error)
     sys.unraisablehook = lambda unraisable: tell(unraisable.exc_value)

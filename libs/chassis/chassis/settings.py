@@ -1,6 +1,9 @@
 """Settings from the environment, read once at start, typed, and told by name when they are wrong."""
 
+import hashlib
+import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +15,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from chassis.keyring import Keyring
 
 OWN_PREFIX = "KEYFERRY_"
+# Replicas of one service differ in these, and nothing that matters to anybody else does.
+OF_ONE_REPLICA = ("_LISTEN", "_TRACE_FILE")
+_USER_INFO = re.compile(r"//[^/@]*@")
 
 
 class SettingsError(Exception):
@@ -146,6 +152,22 @@ class ServiceSettings(Settings):
         le=300,
         description="How long requests in flight may take after SIGTERM, in seconds.",
     )
+
+    def plain(self) -> dict[str, str]:
+        """Return what may be shown to anybody, by variable: no secret, and of a keyring the names of its versions."""
+        shown: dict[str, str] = {}
+        for name in type(self).model_fields:
+            variable, value = name.upper(), getattr(self, name)
+            if isinstance(value, SecretStr) or variable.endswith(OF_ONE_REPLICA):
+                continue
+            if isinstance(value, Keyring):
+                value = ",".join([value.active, *sorted(value.versions.keys() - {value.active})])
+            shown[variable] = _USER_INFO.sub("//", str(value))
+        return shown
+
+    def digest(self) -> str:
+        """Return a digest of what may be shown, in hex: the same settings, the same digest."""
+        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def _unknown_variables(cls) -> list[str]:

@@ -1,11 +1,13 @@
-"""The four tables that every service with events or mutations has in its own database, and the SQL that makes them.
+"""The tables that every service with events or mutations has in its own database, and the SQL that makes them.
 
 `outbox`: events committed with the state they tell of. `inbox`: events whose effect is committed. `dead_letter`:
-events given up, with the reason. `request_log`: answers already given, by request id.
+events given up, with the reason. `request_log`: answers already given, by request id. `told_settings`: one row, the
+settings that the audit log was told last.
 """
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -76,6 +78,15 @@ REQUEST_LOG = Table(
     Column("create_time", _moment, nullable=False, server_default=func.now()),
 )
 
+TOLD_SETTINGS = Table(
+    "told_settings",
+    metadata,
+    Column("single", Boolean, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("settings", JSONB, nullable=False),
+    Column("tell_time", _moment),
+)
+
 # A migration is history: this text is never changed, a later need gets a function of its own beside it.
 _CREATE_V1 = (
     """
@@ -137,3 +148,19 @@ def create_chassis_tables_v1(role: str) -> list[str]:
         for table in ("outbox", "outbox_stream", "inbox", "dead_letter", "request_log")
     ]
     return [*_CREATE_V1, *grants]
+
+
+def create_settings_table_v1(role: str) -> list[str]:
+    """Return the statements that make `told_settings` with its one row, for a migration to execute."""
+    return [
+        """
+        CREATE TABLE told_settings (
+            single    boolean     PRIMARY KEY CHECK (single),
+            revision  bigint      NOT NULL,
+            settings  jsonb       NOT NULL,
+            tell_time timestamptz
+        )
+        """,
+        "INSERT INTO told_settings (single, revision, settings) VALUES (true, 0, '{}')",
+        f"GRANT SELECT, UPDATE ON told_settings TO {role}",
+    ]

@@ -4,5 +4,7 @@ from chassis.identity import AccessList
 
 ACCESS: AccessList = {
     "AppendEntry": frozenset({"edge", "fulfillment", "kinguin-gateway", "vault"}),
+    "EraseCustomer": frozenset({"edge", "fulfillment", "shop"}),
+    "ExportEntries": frozenset({"edge", "shop"}),
     "ListEntries": frozenset({"edge", "shop"}),
 }

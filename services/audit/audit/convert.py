@@ -13,6 +13,8 @@ from keyferry.type.v1 import actor_pb2
 
 from audit.domain.entry import Actor, ActorType, Appended, Draft
 from audit.domain.filters import Filters
+from audit.erasing import Erasure
+from audit.exporting import Chunk
 from audit.listing import ListedEntry, Page
 
 LONGEST_ID = 128
@@ -95,8 +97,50 @@ def filters_from_request(request: pb.ListEntriesRequest) -> Filters:
     _check_name("actor_id", request.actor_id, faults, longest=LONGEST_ACTOR_ID)
     if request.page_size < 0:
         faults.add("page_size", "must not be negative")
+    start, end = (
+        faults.moment(field, getattr(request, field) if request.HasField(field) else None)
+        for field in ("start_time", "end_time")
+    )
     faults.raise_if_any()
-    return Filters(request.order_id, request.key_id, request.action, request.actor_id)
+    return Filters(request.order_id, request.key_id, request.action, request.actor_id, start, end)
+
+
+def range_from_request(request: pb.ExportEntriesRequest) -> tuple[int, int | None]:
+    """Read the range of an export. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    for field in ("start_sequence", "end_sequence"):
+        if getattr(request, field) < 0:
+            faults.add(field, "must not be negative")
+    faults.raise_if_any()
+    return request.start_sequence, request.end_sequence if request.HasField("end_sequence") else None
+
+
+def chunk_to_proto(chunk: Chunk) -> pb.ExportEntriesResponse:
+    """Render some lines of an export."""
+    return pb.ExportEntriesResponse(
+        lines=chunk.lines, first_sequence=chunk.first_sequence, next_sequence=chunk.next_sequence
+    )
+
+
+def erasure_from_request(request: pb.EraseCustomerRequest, *, recorder: str) -> Erasure:
+    """Read a request to forget a customer. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    request_id = faults.request_id(request.request_id)
+    faults.require("customer_id", request.customer_id, longest=LONGEST_ACTOR_ID)
+    asked_by = _actor_from_proto(request.actor, faults)
+    if asked_by.type is ActorType.CUSTOMER:
+        faults.add(
+            "actor.type", "must be ACTOR_TYPE_ADMIN or ACTOR_TYPE_SERVICE: the entry must not be about a customer"
+        )
+    faults.raise_if_any()
+    return Erasure(request_id, request.customer_id, asked_by, recorder)
+
+
+def erased_to_proto(appended: Appended) -> pb.EraseCustomerResponse:
+    """Render where the entry of an erasure went."""
+    return pb.EraseCustomerResponse(
+        sequence=appended.sequence, leaf_hash=appended.leaf_hash, erase_time=_moment_to_proto(appended.time)
+    )
 
 
 def appended_to_proto(appended: Appended) -> pb.AppendEntryResponse:

@@ -1,7 +1,7 @@
 """Listing: filters that know persons by their pseudonyms, and entries with what is personal opened where it can be."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import structlog
 from chassis.errors import InvalidRequest
@@ -37,7 +37,7 @@ class Page:
 
 async def list_entries(log: Log, keys: PersonKeys, filters: Filters, *, size: int, token: str) -> Page:
     """Return one page. An answered append is always there. Raises InvalidRequest for a foreign token."""
-    place = read_page_token(astuple(filters), token, parts=1)
+    place = read_page_token(filters.words(), token, parts=1)
     after = -1 if place is None else _sequence(place[0])
     async with log.transaction() as transaction:
         actor_ids = await _forms_of_actor(transaction, keys, filters.actor_id)
@@ -45,7 +45,7 @@ async def list_entries(log: Log, keys: PersonKeys, filters: Filters, *, size: in
         shown = found[:size]
         pseudonyms = {entry.actor_id for entry in shown if entry.personal}
         persons = await transaction.persons_named(pseudonyms) if pseudonyms else {}
-    more = write_page_token(astuple(filters), [str(shown[-1].sequence)]) if len(found) > size else ""
+    more = write_page_token(filters.words(), [str(shown[-1].sequence)]) if len(found) > size else ""
     return Page(tuple(ListedEntry(entry, _actor(entry, keys, persons)) for entry in shown), more)
 
 

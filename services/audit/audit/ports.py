@@ -40,6 +40,14 @@ class EarlierAppend:
     appended: Appended
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An entry as it is exported."""
+
+    sequence: int
+    canonical: str
+
+
 class LogTransaction(Protocol):
     """One transaction on the log. What it adds is durable, and seen by others, once it ends well."""
 
@@ -47,7 +55,7 @@ class LogTransaction(Protocol):
         """Wait until no other transaction appends, and keep others waiting until this one ends.
 
         Returns the place of the last entry, None in an empty log, and the time now. Only what is read after this
-        call is sure to be what the previous appender left.
+        call is sure to be what the previous appender left. Who has the turn may take it again.
         """
         ...
 
@@ -69,6 +77,25 @@ class LogTransaction(Protocol):
 
     async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
         """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""
+        ...
+
+    async def size(self) -> int:
+        """Return the sequence that comes next."""
+        ...
+
+    async def lines(self, start: int, end: int, *, limit: int) -> Sequence[Line]:
+        """Return entries by sequence as they were hashed, from `start` on and before `end`."""
+        ...
+
+    async def forget_person(self, lookups: Sequence[bytes], *, told_at: int) -> None:
+        """Delete the person stored under one of these digests, if there is one.
+
+        Only within the turn in which the entry at sequence `told_at` said so.
+        """
+        ...
+
+    async def strike_from_dead_letters(self, customer_id: str) -> None:
+        """Take a customer out of the events that could not be taken."""
         ...
 
     async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:

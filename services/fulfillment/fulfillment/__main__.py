@@ -15,6 +15,7 @@ from chassis.process import Process, run_process
 from chassis.server import GrpcServer
 from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
+from chassis.told_settings import SettingsTeller
 from chassis.worker import ClaimLoop
 from keyferry.fulfillment.v1.fulfillment_admin_service_pb2_grpc import (
     add_FulfillmentAdminServiceServicer_to_server,
@@ -118,6 +119,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("notifications", NotificationListener(url, {CHANGED: watching.changed, DUE: wake}).run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database).run)
+    process.spawn("settings", SettingsTeller(database, outbox, settings, service="fulfillment").run)
     limits = settings.limits()
     reports = PostgresReports(database, outbox, clock=clock, limits=limits)
     reconciling = Reconciling(reports, GrpcLedgers(kinguin_channel, vault_channel), clock=clock, limits=limits)

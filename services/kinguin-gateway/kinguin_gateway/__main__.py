@@ -19,6 +19,7 @@ from chassis.process import Process, run_process
 from chassis.server import GrpcServer
 from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
+from chassis.told_settings import SettingsTeller
 from chassis.worker import ClaimLoop
 from keyferry.kinguin.v1.kinguin_service_pb2_grpc import add_KinguinServiceServicer_to_server
 
@@ -100,6 +101,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database, [aging]).run)
     process.spawn("dead letters", DeadLetterWatch(database, [CONSUMER]).run)
+    process.spawn("settings", SettingsTeller(database, outbox, settings, service="kinguin-gateway").run)
     process.spawn("looks", looks.run)
     process.spawn("returns", _rare_loop("returns", returner.claim, returner.handle, returner.handle_limit).run)
     process.spawn(

@@ -13,6 +13,7 @@ from chassis.process import Process, run_process
 from chassis.server import GrpcServer
 from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
+from chassis.told_settings import SettingsTeller
 from keyferry.vault.v1.vault_service_pb2_grpc import add_VaultServiceServicer_to_server
 
 from vault.access import ACCESS
@@ -74,6 +75,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("kek watch", watch.run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database).run)
+    process.spawn("settings", SettingsTeller(database, outbox, settings, service="vault").run)
     process.check("database", database.ping)
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,

@@ -14,6 +14,7 @@ from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
 
+# Once more than once: what is flipped or cut off on the way is not so again.
 READS = 2
 
 

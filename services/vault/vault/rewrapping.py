@@ -107,13 +107,15 @@ class Rewrapper:
             for version in sorted(counts.keys() - {versions.active}):
                 async for progress in self._round(version, tally):
                     yield progress
-            counts = await self._deks.counts()
+            # Asked anew: Transit may have been rotated meanwhile, and what is moved once more is moved on.
+            counts, versions = await self._deks.counts(), await self._keks.versions()
+            tally.active_version = versions.active
             tally.remaining = max(0, _outside(counts, versions.active) - len(tally.failed))
             if not tally.remaining:
                 break
         await self._deks.finish(RewrapReport(request.wish, versions.active, tally.counts()), now=self._clock.now())
         logger.info("rewrapped", active_version=versions.active, **tally.counts())
-        yield tally.progress(uses=uses(counts, await self._keks.versions()))
+        yield tally.progress(uses=uses(counts, versions))
 
     async def _round(self, version: str, tally: _Tally) -> AsyncGenerator[Progress, None]:
         """Look once at every DEK under a version, from some place on and then from the beginning to there."""

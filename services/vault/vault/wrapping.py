@@ -60,7 +60,9 @@ class KeyEncryption:
                 proved[key_id] = new
             else:
                 logger.error("a DEK that was just wrapped does not unwrap", key_id=key_id, version=new.kek_version)
-            dek.drop()
+            for secret in (dek, reopened):
+                if secret is not None:
+                    secret.drop()
         return [proved.get(key_id) for key_id, _ in wrapped]
 
     async def _unwrap_all(self, wrapped: Sequence[tuple[str, WrappedDek]]) -> Sequence[SecretBytes | None]:

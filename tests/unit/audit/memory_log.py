@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from audit.domain.entry import Entry, Place, read_entry
 from audit.domain.filters import Filters
-from audit.ports import EarlierAppend, NewEntry, Person
+from audit.ports import EarlierAppend, Line, NewEntry, Person
 from chassis.errors import ServiceUnavailable
 
 
@@ -22,6 +22,7 @@ class MemoryLog:
     away: bool = False
     poison: str = "order-\x00"
     commits: int = 0
+    struck: list[str] = field(default_factory=list)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
@@ -34,6 +35,9 @@ class MemoryLog:
             await asyncio.sleep(0)
             self.stored += transaction.new_entries
             self.persons.update(transaction.new_persons)
+            for lookup in transaction.forgotten:
+                self.persons.pop(lookup, None)
+            self.struck += transaction.struck
             self.commits += 1
         finally:
             transaction.end()
@@ -47,24 +51,28 @@ class MemoryTransaction:
         self._has_turn = False
         self.new_entries: list[NewEntry] = []
         self.new_persons: dict[bytes, Person] = {}
+        self.forgotten: list[bytes] = []
+        self.struck: list[str] = []
 
     def end(self) -> None:
         if self._has_turn:
             self._log.turn.release()
 
     async def take_turn(self) -> tuple[Place | None, datetime]:
-        await self._log.turn.acquire()
-        self._has_turn = True
+        if not self._has_turn:
+            await self._log.turn.acquire()
+            self._has_turn = True
         self._log.now += timedelta(milliseconds=1)
-        if not self._log.stored:
+        stored = self._all_entries()
+        if not stored:
             return None, self._log.now
-        last = self._log.stored[-1].appended
+        last = stored[-1].appended
         return Place(last.sequence, last.time), self._log.now
 
     async def earlier_appends(self, append_ids: Collection[str]) -> Mapping[str, EarlierAppend]:
         return {
             entry.append_id: EarlierAppend(entry.request_digest, entry.appended)
-            for entry in self._log.stored
+            for entry in self._all_entries()
             if entry.append_id in append_ids
         }
 
@@ -92,12 +100,34 @@ class MemoryTransaction:
             and filters.key_id in {"", entry.key_id}
             and filters.action in {"", entry.action}
             and (not actor_ids or entry.actor_id in actor_ids)
+            and (filters.start_time is None or entry.time >= filters.start_time)
+            and (filters.end_time is None or entry.time < filters.end_time)
         ]
         return matching[:limit]
+
+    async def size(self) -> int:
+        return len(self._all_entries())
+
+    async def lines(self, start: int, end: int, *, limit: int) -> Sequence[Line]:
+        found = [Line(entry.appended.sequence, entry.canonical) for entry in self._all_entries()]
+        return [line for line in found if start <= line.sequence < end][:limit]
+
+    async def forget_person(self, lookups: Sequence[bytes], *, told_at: int) -> None:
+        (told,) = [entry for entry in self.new_entries if entry.appended.sequence == told_at]
+        if read_entry(told.canonical, b"").action != "customer.erased":
+            raise PermissionError("nobody is forgotten without an entry")
+        self.forgotten += lookups
+
+    async def strike_from_dead_letters(self, customer_id: str) -> None:
+        self.struck.append(customer_id)
 
     async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:
         persons = self._all_persons().values()
         return {person.pseudonym: person for person in persons if person.pseudonym in pseudonyms}
 
     def _all_persons(self) -> dict[bytes, Person]:
-        return {**self._log.persons, **self.new_persons}
+        known = {**self._log.persons, **self.new_persons}
+        return {lookup: person for lookup, person in known.items() if lookup not in self.forgotten}
+
+    def _all_entries(self) -> list[NewEntry]:
+        return [*self._log.stored, *self.new_entries]

@@ -3,7 +3,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from audit.convert import draft_from_event, draft_from_request, filters_from_request
+from audit.convert import (
+    draft_from_event,
+    draft_from_request,
+    erasure_from_request,
+    filters_from_request,
+    range_from_request,
+)
 from audit.domain.entry import Actor, ActorType
 from chassis.errors import InvalidRequest
 from chassis.events import Event
@@ -125,7 +131,13 @@ def test_filters_are_checked() -> None:
     with pytest.raises(InvalidRequest) as raised:
         filters_from_request(
             pb.ListEntriesRequest(
-                order_id="o" * 129, key_id="\x01", action="Nothing Of Ours", actor_id="a" * 256, page_size=-1
+                order_id="o" * 129,
+                key_id="\x01",
+                action="Nothing Of Ours",
+                actor_id="a" * 256,
+                page_size=-1,
+                start_time=Timestamp(seconds=2**60),
+                end_time=Timestamp(seconds=2**60),
             )
         )
     assert {violation.field for violation in raised.value.field_violations} == {
@@ -134,4 +146,38 @@ def test_filters_are_checked() -> None:
         "action",
         "actor_id",
         "page_size",
+        "start_time",
+        "end_time",
     }
+
+
+def test_a_filter_by_time_is_a_moment_or_absent() -> None:
+    moment = Timestamp(seconds=1_767_312_000)
+    filters = filters_from_request(pb.ListEntriesRequest(start_time=moment))
+    assert filters.start_time == datetime(2026, 1, 2, tzinfo=UTC)
+    assert filters.end_time is None
+
+
+def test_a_range_is_checked() -> None:
+    assert range_from_request(pb.ExportEntriesRequest(start_sequence=3)) == (3, None)
+    assert range_from_request(pb.ExportEntriesRequest(end_sequence=0)) == (0, 0)
+    with pytest.raises(InvalidRequest) as raised:
+        range_from_request(pb.ExportEntriesRequest(start_sequence=-1, end_sequence=-1))
+    assert [violation.field for violation in raised.value.field_violations] == ["start_sequence", "end_sequence"]
+
+
+def test_an_erasure_needs_somebody_who_asks_and_is_no_customer() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        erasure_from_request(pb.EraseCustomerRequest(), recorder="edge")
+    assert [violation.field for violation in raised.value.field_violations] == [
+        "request_id",
+        "customer_id",
+        "actor.type",
+        "actor.id",
+    ]
+    alice = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_CUSTOMER, id="alice")
+    with pytest.raises(InvalidRequest) as raised:
+        erasure_from_request(
+            pb.EraseCustomerRequest(request_id=str(uuid.uuid4()), customer_id="alice", actor=alice), recorder="edge"
+        )
+    assert [violation.field for violation in raised.value.field_violations] == ["actor.type"]

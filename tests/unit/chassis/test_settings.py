@@ -17,6 +17,7 @@ from chassis.settings import (
 from pydantic import Field
 
 SECRET = base64.urlsafe_b64encode(bytes(range(32))).decode()
+OTHER_SECRET = base64.urlsafe_b64encode(bytes(range(32, 64))).decode()
 
 
 class ExampleSettings(ServiceSettings):
@@ -158,3 +159,40 @@ def test_a_wrong_environment_ends_the_process_with_the_sentences(
         load_or_exit(ExampleSettings)
     assert raised.value.code == 2
     assert capsys.readouterr().err.startswith("DATABASE_URL is not set")
+
+
+def test_what_may_be_shown_holds_no_secret_and_nothing_of_one_replica(environment: pytest.MonkeyPatch) -> None:
+    for name, value in GOOD.items():
+        environment.setenv(name, value)
+    environment.setenv("KEYFERRY_SECRET", f"v2:{OTHER_SECRET},v1:{SECRET}")
+    environment.setenv("KEYFERRY_PEERS", "nats://user:hunter2@peer:1")
+    environment.setenv("KEYFERRY_TRACE_FILE", "/var/spans")
+    settings = ExampleSettings.load()
+    shown = settings.plain()
+    assert shown["KEYFERRY_SECRET"] == "v2,v1"
+    assert shown["KEYFERRY_PEERS"] == "('nats://peer:1',)"
+    assert "DATABASE_URL" not in shown
+    assert not [name for name in shown if name.endswith(("_LISTEN", "_TRACE_FILE"))]
+    assert not [text for text in (SECRET, OTHER_SECRET, "hunter2") if text in str(shown)]
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"KEYFERRY_LISTEN": "127.0.0.1:7002"}, False),
+        ({"DATABASE_URL": "postgresql://user:hunter3@db:5432/example"}, False),
+        ({"KEYFERRY_NAMES": "a"}, True),
+        ({"KEYFERRY_SECRET": f"v2:{SECRET}"}, True),
+        ({"KEYFERRY_FAILPOINTS": "a.before_b=crash"}, True),
+    ],
+    ids=["listen", "password", "names", "version", "failpoints"],
+)
+def test_a_digest_differs_where_what_may_be_shown_does(
+    environment: pytest.MonkeyPatch, change: dict[str, str], *, differs: bool
+) -> None:
+    for name, value in GOOD.items():
+        environment.setenv(name, value)
+    before = ExampleSettings.load().digest()
+    for name, value in change.items():
+        environment.setenv(name, value)
+    assert (ExampleSettings.load().digest() != before) is differs

@@ -21,11 +21,13 @@ from gateway.auth.login import Client, Login
 from gateway.auth.principal import Principal
 from gateway.auth.session import COOKIE, Session, Sessions
 from gateway.auth.tokens import TokenVerifier
+from gateway.domain.fact import Fact
 from gateway.domain.order import Amount, Customer, DownloadLink, Key, KeyRequest, Line, Order, OrderPage, State
 from gateway.domain.webhook import WebhookHint
 from gateway.edge import Edge, Streams, WebhookProofs
 from gateway.limits import Limiter
 from gateway.pages import Pages
+from gateway.telling import Teller
 from joserfc import jwe, jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from starlette.types import ASGIApp
@@ -241,6 +243,19 @@ class FakeIssuer:
         return self.sign(self.claims(**changes))
 
 
+class FakeFacts:
+    """Implements `FactSink`. `failure` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.told: list[Fact] = []
+        self.failure: KeyferryError | None = None
+
+    async def tell(self, fact: Fact) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.told.append(fact)
+
+
 @dataclass
 class World:
     """The edge and everything around it."""
@@ -248,6 +263,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     fulfillments: FakeFulfillments = field(default_factory=FakeFulfillments)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
+    facts: FakeFacts = field(default_factory=FakeFacts)
     limits: dict[str, str] = field(default_factory=dict)
     signature_secrets: tuple[bytes, ...] = ()
     origin: str = ORIGIN
@@ -260,6 +276,7 @@ class World:
         self.sessions = Sessions(self.keyring, lifetime_seconds=3600, clock=self.clock)
         self.http = httpx.AsyncClient(transport=httpx.MockTransport(self.issuer.handle))
         self.streams = Streams()
+        self.teller = Teller(self.facts, self.clock)
 
     def edge(self) -> Edge:
         issuer = Issuer(self.http, issuer=ISSUER, clock=self.clock)
@@ -280,6 +297,7 @@ class World:
             login=Login(
                 http=self.http, issuer=issuer, verifier=verifier, client=client, keyring=self.keyring, clock=self.clock
             ),
+            teller=self.teller,
             limiter=Limiter({**limits, "refused_webhook": "1000/minute", **self.limits}),
             pages=Pages(assets),
             assets=assets,

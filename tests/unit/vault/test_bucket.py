@@ -128,6 +128,7 @@ def answering(**answers: tuple[str, int] | bytes | None) -> "S3Client":
     return client
 
 
+CONTENT = b"written at a start of vault, and deleted at once"
 DENIED, THERE = ("AccessDenied", 403), ("PreconditionFailed", 412)
 UNFIT: list[tuple[dict[str, Any], str]] = [
     ({"put_object": DENIED}, "R2_ACCESS_KEY_ID: may not write objects"),
@@ -145,10 +146,19 @@ def test_a_bucket_that_is_not_fit_stops_the_start_with_a_sentence(answers: dict[
         _check(answering(**answers), "sealed-keys", "checks/1", b"content")
 
 
-def test_a_bucket_that_may_not_be_deleted_in_stops_the_start() -> None:
-    client = answering(put_object=None, put_object_=THERE, get_object=b"content", delete_object=DENIED)
+def test_a_store_that_lets_a_name_be_written_once_in_a_second_is_fit() -> None:
+    client = answering(put_object=None, put_object_=("TooManyRequests", 429), get_object=b"content")
+    _check(client, "sealed-keys", "checks/1", b"content")
+
+
+def test_a_bucket_that_may_not_be_deleted_in_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = answering(
+        put_object=None, put_object_=THERE, get_object=CONTENT, delete_object=DENIED, delete_object_=DENIED
+    )
+    clients = iter((client, answering(get_object=DENIED)))
+    monkeypatch.setattr("vault.adapters.r2_bucket._client", lambda *_: next(clients))
     with pytest.raises(BucketUnfit, match="may not delete objects"):
-        _check(client, "sealed-keys", "checks/1", b"content")
+        check()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

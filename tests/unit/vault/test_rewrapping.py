@@ -1,11 +1,11 @@
 import asyncio
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from chassis.errors import RequestIdReused
+from chassis.secret import SecretBytes
 from vault.adapters.kek_keyring import KeyringKeks
 from vault.crypto import Kek
 from vault.domain.key import KeyState, WrappedDek
@@ -240,11 +240,31 @@ class Failing(KeyringKeks):
 
     left = 1
 
-    async def wrap(self, deks: Sequence[tuple[str, object]]) -> Sequence[WrappedDek]:
+    async def wrap(self, deks: Sequence[tuple[str, SecretBytes]]) -> Sequence[WrappedDek]:
         if not self.left:
             raise KeyEncryptionUnavailable("transit does not answer")
         self.left -= 1
-        return await super().wrap(deks)  # type: ignore[arg-type] # as it was given
+        return await super().wrap(deks)
+
+
+async def test_a_rotation_meanwhile_is_followed(world: World) -> None:
+    await seal_some(world, 2 * BATCH)
+    rotate(world)
+
+    class Rotating(KeyringKeks):
+        left = 1
+
+        async def wrap(self, deks: Sequence[tuple[str, SecretBytes]]) -> Sequence[WrappedDek]:
+            if not self.left:
+                self._kek = Kek(a_keyring("v3", "v2", "v1"))
+            self.left -= 1
+            return await super().wrap(deks)
+
+    rewrapper = Rewrapper(world.deks, KeyEncryption(Rotating(world.kek)), clock=world.clock)
+    told = [progress async for progress in rewrapper.run(a_request())]
+    assert versions_of(world) == {"v3"}
+    assert (told[0].active_version, told[-1].active_version, told[-1].remaining) == ("v2", "v3", 0)
+    assert [use.version for use in told[-1].uses if use.may_be_retired] == ["v1", "v2"]
 
 
 async def test_an_outage_ends_it_and_what_was_moved_stays_moved(world: World) -> None:
@@ -271,4 +291,3 @@ async def test_sealing_and_opening_go_on_meanwhile(world: World) -> None:
     assert number > 2
     assert versions_of(world) == {"v2"}
     assert {wrapped_dek(record).kek_version for record in world.keys.rows.keys.values()} == {"v2"}
-    assert str(uuid.UUID(a_request().wish.request_id))

@@ -1,4 +1,4 @@
-"""The log in PostgreSQL. Search columns are generated from the canonical entry, so that they cannot say otherwise."""
+"""The log in PostgreSQL."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -6,41 +6,18 @@ from datetime import datetime
 
 from chassis.database import Database, database_now
 from chassis.failpoints import failpoint
-from sqlalchemy import BigInteger, Column, Computed, LargeBinary, MetaData, Table, Text, Uuid, insert, select, text
+from sqlalchemy import ARRAY, BigInteger, LargeBinary, cast, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit.adapters.dead_letters import strike_customer
+from audit.adapters.searching import entries_statement, first_at_statement
+from audit.adapters.tables import ENTRY, PERSON
 from audit.domain.entry import Appended, Entry, Place, read_entry
 from audit.domain.filters import Filters
-from audit.ports import EarlierAppend, LogTransaction, NewEntry, Person
+from audit.ports import EarlierAppend, Line, LogTransaction, NewEntry, Person
 
 # Any number does, as long as everybody who appends to this database, now and later, takes the same one.
 APPEND_TURN = 0x6B66_6175
-
-_metadata = MetaData()
-_generated = "from the canonical entry; see the migration"
-
-ENTRY = Table(
-    "entry",
-    _metadata,
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("append_id", Uuid(as_uuid=False), nullable=False),
-    Column("request_digest", LargeBinary, nullable=False),
-    Column("canonical", Text, nullable=False),
-    Column("leaf_hash", LargeBinary, nullable=False),
-    Column("actor_id", Text, Computed(_generated)),
-    Column("action", Text, Computed(_generated)),
-    Column("order_id", Text, Computed(_generated)),
-    Column("key_id", Text, Computed(_generated)),
-)
-
-PERSON = Table(
-    "person",
-    _metadata,
-    Column("pseudonym", Text, primary_key=True),
-    Column("lookup", LargeBinary, nullable=False),
-    Column("secret_version", Text, nullable=False),
-    Column("wrapped_key", LargeBinary, nullable=False),
-)
 
 
 class PostgresLog:
@@ -125,18 +102,40 @@ class PostgresLogTransaction:
 
     async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
         """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""
-        statement = select(ENTRY.c.canonical, ENTRY.c.leaf_hash).where(ENTRY.c.sequence > after)
-        for column, value in (
-            (ENTRY.c.order_id, filters.order_id),
-            (ENTRY.c.key_id, filters.key_id),
-            (ENTRY.c.action, filters.action),
-        ):
-            if value:
-                statement = statement.where(column == value)
-        if actor_ids:
-            statement = statement.where(ENTRY.c.actor_id.in_(actor_ids))
-        rows = await self._connection.execute(statement.order_by(ENTRY.c.sequence).limit(limit))
+        start = after + 1 if filters.start_time is None else max(after + 1, await self._first_at(filters.start_time))
+        end = None if filters.end_time is None else await self._first_at(filters.end_time)
+        statement = entries_statement(filters, actor_ids=sorted(actor_ids), start=start, end=end, limit=limit)
+        rows = await self._connection.execute(statement)
         return [read_entry(row.canonical, row.leaf_hash) for row in rows]
+
+    async def _first_at(self, moment: datetime) -> int:
+        """Return the sequence of the first entry that the log took at this time or later, or the next one's."""
+        return (await self._connection.execute(first_at_statement(moment))).scalar_one()  # type: ignore[no-any-return] # bigint
+
+    async def size(self) -> int:
+        """Return the sequence that comes next."""
+        last = select(func.max(ENTRY.c.sequence))
+        return (await self._connection.execute(select(func.coalesce(last.scalar_subquery(), -1) + 1))).scalar_one()  # type: ignore[no-any-return] # bigint
+
+    async def lines(self, start: int, end: int, *, limit: int) -> Sequence[Line]:
+        """Return entries by sequence as they were hashed, from `start` on and before `end`."""
+        rows = await self._connection.execute(
+            select(ENTRY.c.sequence, ENTRY.c.canonical)
+            .where(ENTRY.c.sequence >= start, ENTRY.c.sequence < end)
+            .order_by(ENTRY.c.sequence)
+            .limit(limit)
+        )
+        return [Line(row.sequence, row.canonical) for row in rows]
+
+    async def forget_person(self, lookups: Sequence[bytes], *, told_at: int) -> None:
+        """Delete through the one function that may."""
+        await self._connection.execute(
+            select(func.forget_person(cast(list(lookups), ARRAY(LargeBinary)), cast(told_at, BigInteger)))
+        )
+
+    async def strike_from_dead_letters(self, customer_id: str) -> None:
+        """Take a customer out of the events that could not be taken."""
+        await strike_customer(self._connection, customer_id)
 
     async def persons_named(self, pseudonyms: Collection[str]) -> Mapping[str, Person]:
         """Return the persons that were not forgotten yet, by pseudonym."""

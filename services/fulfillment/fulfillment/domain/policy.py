@@ -236,8 +236,8 @@ def is_replaceable(purchase: Purchase, key: Key, keys: Sequence[Key]) -> bool:
     One that is held stands for a key that is missing. Where a person has delivered that, or its money is asked back,
     another would be one too many.
     """
-    stays = purchase.state is State.PARTLY_CANCELED or purchase.reason is Reason.KEY_CORRUPTED
-    if purchase.state in _GIVING_UP or (purchase.give_up and not stays):
+    keeps_keys = purchase.state is State.PARTLY_CANCELED or purchase.reason is Reason.KEY_CORRUPTED
+    if purchase.state in _GIVING_UP or (purchase.give_up and not keeps_keys):
         return False
     if key.held and (purchase.state in _OVER or is_complete(purchase, keys)):
         return False

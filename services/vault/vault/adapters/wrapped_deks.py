@@ -43,7 +43,7 @@ _REPLACE = text(
     ), held AS (
         SELECT sealed_key.key_id FROM sealed_key JOIN piece USING (key_id)
             WHERE sealed_key.wrapped_dek = piece.old AND sealed_key.kek_version = piece.old_version
-            ORDER BY sealed_key.key_id FOR UPDATE OF sealed_key SKIP LOCKED
+            ORDER BY sealed_key.key_id FOR NO KEY UPDATE OF sealed_key SKIP LOCKED
     )
     UPDATE sealed_key SET wrapped_dek = piece.new, kek_version = piece.new_version
         FROM piece JOIN held USING (key_id)

@@ -214,6 +214,8 @@ class ListEntriesRequest(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Only entries of this order."""
     key_id: _builtins.str
@@ -226,6 +228,14 @@ class ListEntriesRequest(_message.Message):
     """At most this many entries; 0 means 50, above 500 is 500."""
     page_token: _builtins.str
     """`next_page_token` of the page before; the filters must be the same."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries that the log took at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries that the log took before this time."""
+
     def __init__(
         self,
         *,
@@ -235,10 +245,12 @@ class ListEntriesRequest(_message.Message):
         actor_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "key_id", b"key_id", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_id", b"actor_id", "end_time", b"end_time", "key_id", b"key_id", "order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,3 +283,127 @@ class ListEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEntriesResponse: _TypeAlias = ListEntriesResponse  # noqa: Y015
+
+@_typing.final
+class ExportEntriesRequest(_message.Message):
+    """Asks for entries as lines. There is no filter but a range: an export with holes could not be verified."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_SEQUENCE_FIELD_NUMBER: _builtins.int
+    END_SEQUENCE_FIELD_NUMBER: _builtins.int
+    start_sequence: _builtins.int
+    """First sequence wanted; 0 for the beginning."""
+    end_sequence: _builtins.int
+    """Sequence after the last one wanted, for instance the tree size of a checkpoint; absent for all there are. Above the
+    log's size it is the log's size.
+    """
+    def __init__(
+        self,
+        *,
+        start_sequence: _builtins.int = ...,
+        end_sequence: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_sequence", b"_end_sequence", "end_sequence", b"end_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_sequence", b"_end_sequence", "end_sequence", b"end_sequence", "start_sequence", b"start_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_sequence: _TypeAlias = _typing.Literal["end_sequence"]  # noqa: Y015
+    _WhichOneofArgType__end_sequence: _TypeAlias = _typing.Literal["_end_sequence", b"_end_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_sequence) -> _WhichOneofReturnType__end_sequence | None: ...
+
+Global___ExportEntriesRequest: _TypeAlias = ExportEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ExportEntriesResponse(_message.Message):
+    """Some lines of an export, at most 1 MiB unless one entry alone has more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    lines: _builtins.bytes
+    """Whole lines, each a canonical entry and a newline."""
+    first_sequence: _builtins.int
+    """Sequence of the first line."""
+    next_sequence: _builtins.int
+    """Sequence to go on with should the stream break after this message: the one after its last line."""
+    def __init__(
+        self,
+        *,
+        lines: _builtins.bytes = ...,
+        first_sequence: _builtins.int = ...,
+        next_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "lines", b"lines", "next_sequence", b"next_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportEntriesResponse: _TypeAlias = ExportEntriesResponse  # noqa: Y015
+
+@_typing.final
+class EraseCustomerRequest(_message.Message):
+    """Asks to forget a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names this erasure so that repeating it does no harm: a UUID, kept by the caller before the call. REQUIRED."""
+    customer_id: _builtins.str
+    """The customer, as the id of the actor in entries. REQUIRED."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks, a service or an admin; its own personal fields are kept under its own key. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "customer_id", b"customer_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerRequest: _TypeAlias = EraseCustomerRequest  # noqa: Y015
+
+@_typing.final
+class EraseCustomerResponse(_message.Message):
+    """Says where the entry of the erasure is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    ERASE_TIME_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Position in the log, from 0."""
+    leaf_hash: _builtins.bytes
+    """SHA-256 over 0x00 and the canonical entry, 32 bytes."""
+    @_builtins.property
+    def erase_time(self) -> _timestamp_pb2.Timestamp:
+        """When the customer was forgotten."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        leaf_hash: _builtins.bytes = ...,
+        erase_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "leaf_hash", b"leaf_hash", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerResponse: _TypeAlias = EraseCustomerResponse  # noqa: Y015

@@ -48,6 +48,16 @@ class AuditServiceStub:
                 request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.ExportEntries = channel.unary_stream(
+                '/keyferry.audit.v1.AuditService/ExportEntries',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesResponse.FromString,
+                _registered_method=True)
+        self.EraseCustomer = channel.unary_unary(
+                '/keyferry.audit.v1.AuditService/EraseCustomer',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -72,6 +82,26 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportEntries(self, request, context):
+        """Streams entries as lines of NDJSON by sequence, each line the canonical entry byte for byte, so that the leaf hash is
+        SHA-256 over 0x00 and the line without its newline. Nothing personal is opened. Ends with the last entry that was there
+        when it began. A broken stream is resumed from `next_sequence`; what was received so far stays good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseCustomer(self, request, context):
+        """Forgets a person: destroys the key that opens what is personal in a customer's entries, and the way to find these entries
+        by customer. The entries stay, with all hashes and proofs. The erasure is an entry itself, which does not name the
+        customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
+        answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
+        reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +114,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListEntries,
                     request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.FromString,
                     response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'ExportEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEntries,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesResponse.SerializeToString,
+            ),
+            'EraseCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCustomer,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +184,60 @@ class AuditService:
             '/keyferry.audit.v1.AuditService/ListEntries',
             keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.SerializeToString,
             keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/ExportEntries',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.ExportEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/EraseCustomer',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,18 @@ class AuditServiceStub:
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEntriesRequest, _audit_service_pb2.ListEntriesResponse]
     """Lists entries in the order of their sequence, oldest first, with personal fields decrypted where their key still exists."""
+    ExportEntries: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.ExportEntriesRequest, _audit_service_pb2.ExportEntriesResponse]
+    """Streams entries as lines of NDJSON by sequence, each line the canonical entry byte for byte, so that the leaf hash is
+    SHA-256 over 0x00 and the line without its newline. Nothing personal is opened. Ends with the last entry that was there
+    when it began. A broken stream is resumed from `next_sequence`; what was received so far stays good.
+    """
+    EraseCustomer: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.EraseCustomerRequest, _audit_service_pb2.EraseCustomerResponse]
+    """Forgets a person: destroys the key that opens what is personal in a customer's entries, and the way to find these entries
+    by customer. The entries stay, with all hashes and proofs. The erasure is an entry itself, which does not name the
+    customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
+    answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
+    reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -59,6 +71,18 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEntriesRequest, _audit_service_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Lists entries in the order of their sequence, oldest first, with personal fields decrypted where their key still exists."""
+    ExportEntries: _aio.UnaryStreamMultiCallable[_audit_service_pb2.ExportEntriesRequest, _audit_service_pb2.ExportEntriesResponse]  # type: ignore[assignment]
+    """Streams entries as lines of NDJSON by sequence, each line the canonical entry byte for byte, so that the leaf hash is
+    SHA-256 over 0x00 and the line without its newline. Nothing personal is opened. Ends with the last entry that was there
+    when it began. A broken stream is resumed from `next_sequence`; what was received so far stays good.
+    """
+    EraseCustomer: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.EraseCustomerRequest, _audit_service_pb2.EraseCustomerResponse]  # type: ignore[assignment]
+    """Forgets a person: destroys the key that opens what is personal in a customer's entries, and the way to find these entries
+    by customer. The entries stay, with all hashes and proofs. The erasure is an entry itself, which does not name the
+    customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
+    answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
+    reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The append-only log of who did what.
@@ -84,5 +108,29 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListEntriesResponse]]:
         """Lists entries in the order of their sequence, oldest first, with personal fields decrypted where their key still exists."""
+
+    @_abc_1.abstractmethod
+    def ExportEntries(
+        self,
+        request: _audit_service_pb2.ExportEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.ExportEntriesResponse], _abc.AsyncIterator[_audit_service_pb2.ExportEntriesResponse]]:
+        """Streams entries as lines of NDJSON by sequence, each line the canonical entry byte for byte, so that the leaf hash is
+        SHA-256 over 0x00 and the line without its newline. Nothing personal is opened. Ends with the last entry that was there
+        when it began. A broken stream is resumed from `next_sequence`; what was received so far stays good.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseCustomer(
+        self,
+        request: _audit_service_pb2.EraseCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.EraseCustomerResponse, _abc.Awaitable[_audit_service_pb2.EraseCustomerResponse]]:
+        """Forgets a person: destroys the key that opens what is personal in a customer's entries, and the way to find these entries
+        by customer. The entries stay, with all hashes and proofs. The erasure is an entry itself, which does not name the
+        customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
+        answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
+        reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -681,7 +681,9 @@ class RewrapKeysResponse(_message.Message):
     done_count: _builtins.int
     """DEKs that this call has moved."""
     remaining_count: _builtins.int
-    """DEKs that are still under another version. Exact in the first and the last message."""
+    """DEKs that are still to be moved, without those that do not open. Exact in the first and the last message. More than 0
+    in the last one: their rows were held by others all the time; call again.
+    """
     failed_count: _builtins.int
     """DEKs that do not open, which stay as they are."""
     @_builtins.property
