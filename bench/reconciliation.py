@@ -18,12 +18,11 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from chassis.database import Database  # noqa: E402 # the tests' world is beside us, not installed
-from chassis.outbox import Outbox  # noqa: E402 # as above
 from fulfillment.adapters.reports import PostgresReports  # noqa: E402 # as above
 from fulfillment.domain.reconciliation import Limits  # noqa: E402 # as above
-from fulfillment.reconciling import Reconciling  # noqa: E402 # as above
 from sandbox.servers.postgres import PostgresServer  # noqa: E402 # as above
 
+from tests.integration.fulfillment_reports import OUTBOX, a_reconciling  # noqa: E402 # as above
 from tests.integration.real_servers import SUPERUSER_PASSWORD, Postgres, provision_roles  # noqa: E402 # as above
 from tests.unit.fulfillment.reconciled_world import NOW, SPAN, FixedClock, World, healthy  # noqa: E402 # as above
 from tests.unit.fulfillment.spoiling import SPOILS  # noqa: E402 # as above
@@ -57,8 +56,8 @@ async def main(count: int) -> None:
             await connection.close()
             async with Database.open(database.service_url, application="bench") as opened:
                 clock, limits = FixedClock(), Limits()
-                reports = PostgresReports(opened, Outbox({"audit": "AUDIT"}), clock=clock, limits=limits)
-                replica = Reconciling(reports, world.ledgers, clock=clock, limits=limits)
+                reports = PostgresReports(opened, OUTBOX, clock=clock, limits=limits)
+                replica = a_reconciling(opened, reports, world.ledgers, clock=clock, limits=limits)
                 async with reports.transaction() as transaction:
                     await transaction.ask(SPAN, report_id="bench", now=NOW)
                 (run,) = await replica.claim(1)

@@ -1,6 +1,7 @@
 """What staff asks of Keyferry through the edge's identity, what a shop tells it, and what the shop hears."""
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -154,6 +155,17 @@ class Story:
     async def behave(self) -> None:
         """Let the supplier forget how to misbehave."""
         await self.http.delete(f"{self.system.endpoints['kinguin_control']}/faults")
+
+    async def buy_outside(self, external_id: str, product_id: str) -> None:
+        """Buy one key as somebody does who uses our account outside of all guards."""
+        secrets = json.loads(self.system.layout.secrets.read_text())
+        line = {"productId": product_id, "qty": 1, "price": 12.99}
+        answer = await self.http.post(
+            f"{self.system.endpoints['kinguin']}/v2/order",
+            json={"orderExternalId": external_id, "products": [line]},
+            headers={"X-Api-Key": secrets["KINGUIN_API_KEY"]},
+        )
+        assert answer.is_success, answer.text
 
     async def until(self, order_id: str, *states: str, subject: str = "alice") -> None:
         """Wait until its owner sees the order in one of the states."""

@@ -162,6 +162,70 @@ async def test_a_refund_of_an_unopened_key_takes_it_back_and_destroys_it(story: 
     assert story.shop.told(FulfillmentRefundRequested, order_id) == []
 
 
+async def test_a_key_whose_name_was_lost_is_taken_back_with_the_others(story: Story) -> None:
+    """As if its collection had been answered to nobody: vault alone knows of it when the money goes back."""
+    order_id = await story.system.pay("alice", Purchase(PRODUCT))
+    await story.until(order_id, "READY")
+    (key_id,) = await story.key_ids(order_id)
+    connection = await asyncpg.connect(f"{story.system.endpoints['database'].rpartition('/')[0]}/fulfillment")
+    await connection.execute("DELETE FROM order_key WHERE key_id = $1", key_id)
+    await connection.close()
+    await story.shop.refund(order_id, PRICE)
+    await story.until(order_id, "REFUNDED")
+    assert set(await story.sold_keys(order_id)) <= WENT_BACK
+    assert object_of(story, key_id) == []
+
+
+async def test_keys_that_are_being_collected_while_the_money_goes_back_are_for_nobody(story: Story) -> None:
+    """Their collection is answered when all is over: vault has sealed what nobody waits for any more."""
+    slow = {"action": "delay", "operation": "listKeys", "seconds": 3, "when": "after"}
+    await story.control("faults", slow)
+    order_id = await story.system.pay("alice", Purchase(PRODUCT))
+
+    async def is_under_way() -> bool:
+        (rule,) = (await story.http.get(f"{story.system.endpoints['kinguin_control']}/faults")).json()["rules"]
+        return int(rule["hits"]) > 0
+
+    await story.system.until_true(is_under_way)
+    await story.shop.refund(order_id, PRICE)
+    await story.until(order_id, "REFUNDED")
+    await story.behave()
+    connection = await asyncpg.connect(f"{story.system.endpoints['database'].rpartition('/')[0]}/vault")
+
+    async def is_taken_back() -> bool:
+        states = await connection.fetch("SELECT state FROM sealed_key WHERE order_id = $1", order_id)
+        return [row["state"] for row in states] in (["REVOKED"], ["SHREDDED"])
+
+    try:
+        await story.system.until_true(is_taken_back)
+    finally:
+        await connection.close()
+    assert await story.key_ids(order_id) == []
+    assert set(await story.sold_keys(order_id)) <= WENT_BACK
+
+
+async def test_what_the_supplier_books_twice_goes_back_by_itself(story: Story) -> None:
+    order_id = await story.system.pay("alice", Purchase(PRODUCT))
+    await story.until(order_id, "READY")
+    (purchase,) = await story.bought(order_id)
+    await story.control("faults", {"action": "accept_duplicate_external_id"})
+    await story.buy_outside(purchase.external_id, PRODUCT)
+    await story.behave()
+    await asyncio.sleep(GRACE_SECONDS)
+    report = await reconcile(story)
+    found = await story.staff.ListDifferences(admin_pb.ListDifferencesRequest(report_id=report.report_id))
+    assert [(each.kind, each.mended) for each in found.differences] == [("BOUGHT_TWICE", True)]
+
+    async def is_back() -> bool:
+        own, other = await story.system.sold(story.http, external_id=purchase.external_id)
+        assert {key["status"] for key in own["keys"]} == {"DELIVERED"}
+        return {key["status"] for key in other["keys"]} == {"REFUNDED"}
+
+    await story.system.until_true(is_back)
+    (key_id,) = await story.key_ids(order_id)
+    assert await story.open_key(order_id, key_id)
+
+
 async def test_a_refund_after_opening_is_recorded_and_takes_nothing_back(story: Story) -> None:
     order_id = await story.system.pay("alice", Purchase(PRODUCT))
     await story.until(order_id, "READY")

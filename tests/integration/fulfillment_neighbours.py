@@ -55,6 +55,7 @@ class CountingKinguin(KinguinServiceServicer):
     is_paused: bool = False
     withheld: int = 0
     held: int = 0
+    unreadable: int = 0
     state: kinguin_pb.SupplierOrderState.ValueType = kinguin_pb.SUPPLIER_ORDER_STATE_COMPLETED
 
     async def PlaceOrder(  # noqa: N802 # the name in the contract
@@ -81,7 +82,9 @@ class CountingKinguin(KinguinServiceServicer):
             kinguin_pb.KeyRef(key_id=f"{bought.external_id}-{no}", content_type="text/plain", held=no < self.held)
             for no in range(bought.quantity - self.withheld)
         ]
-        return kinguin_pb.CollectKeysResponse(purchase=self._purchase(bought), keys=keys)
+        return kinguin_pb.CollectKeysResponse(
+            purchase=self._purchase(bought), keys=keys, unreadable_count=self.unreadable
+        )
 
     async def GetProduct(  # noqa: N802 # the name in the contract
         self, request: kinguin_pb.GetProductRequest, _context: Any

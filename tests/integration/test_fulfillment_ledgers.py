@@ -13,7 +13,6 @@ import pytest
 from chassis.channel import open_channel
 from chassis.database import Database
 from chassis.errors import InvalidRequest, KeyferryError, RemoteError, RequestIdReused
-from chassis.outbox import Outbox
 from chassis.server import GrpcServer
 from chassis.tls import TlsFiles
 from fulfillment.adapters.ledgers_grpc import GrpcLedgers
@@ -21,7 +20,6 @@ from fulfillment.adapters.reports import PostgresReports
 from fulfillment.domain.reconciliation import Limits, Range
 from fulfillment.facts import timestamp
 from fulfillment.ports.reconciliation import TheirBalance, TheirKey, TheirOrder, TheirPurchase, TheirTopUp
-from fulfillment.reconciling import Reconciling
 from fulfillment.report_errors import ReportNotFound
 from fulfillment.report_service import ReportMethods
 from keyferry.fulfillment.v1 import fulfillment_admin_service_pb2 as pb
@@ -33,6 +31,7 @@ from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceServicer, add_V
 from sandbox.pki import Identity
 from sandbox.ports import HOST
 
+from tests.integration.fulfillment_reports import OUTBOX, a_reconciling
 from tests.integration.real_servers import REPOSITORY, Postgres
 from tests.unit.fulfillment.reconciled_world import END, NOW, START, FixedClock, healthy
 from tests.unit.fulfillment.spoiling import SPOILS
@@ -216,15 +215,14 @@ async def test_an_order_is_given_back_under_one_request_id(served: tuple[GrpcLed
 async def reports(postgres: Postgres) -> AsyncIterator[PostgresReports]:
     database = await postgres.make_database("fulfillment", REPOSITORY / "services" / "fulfillment" / "migrations")
     async with Database.open(database.service_url, application="test") as opened:
-        outbox = Outbox({"fulfillment": "FULFILLMENT", "audit": "AUDIT"})
-        reports = PostgresReports(opened, outbox, clock=FixedClock(), limits=Limits())
+        reports = PostgresReports(opened, OUTBOX, clock=FixedClock(), limits=Limits())
         world = healthy(3)
         for kind, spoil in SPOILS.items():
             spoil(world, f"x-{kind.value}")
         async with opened.transaction() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             await world.load(driver)
-        replica = Reconciling(reports, world.ledgers, clock=FixedClock(), limits=Limits())
+        replica = a_reconciling(opened, reports, world.ledgers, clock=FixedClock(), limits=Limits())
         async with reports.transaction() as transaction:
             await transaction.ask(Range(START, END), report_id="done", now=NOW - timedelta(days=1))
         (run,) = await replica.claim(1)

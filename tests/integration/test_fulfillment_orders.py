@@ -174,6 +174,17 @@ async def test_keys_that_can_never_be_collected_are_for_a_human(system: System, 
     assert row["reason"] == ("PURCHASE_UNKNOWN" if reason.startswith("PURCHASE") else "KEY_UNREADABLE")
 
 
+async def test_what_cannot_be_read_is_for_a_human_and_what_came_beside_it_can_be_opened(system: System) -> None:
+    system.kinguin.withheld = system.kinguin.unreadable = 1
+    async with system.inside():
+        await system.pay("order-1", quantity=2)
+        await system.until("NEEDS_ATTENTION", "order-1")
+        await system.until_mailed("order-1")
+    (row,) = await system.rows("SELECT reason FROM customer_order")
+    assert row["reason"] == "KEY_UNREADABLE"
+    assert len(await system.rows("TABLE order_key")) == 1
+
+
 async def test_a_canceled_rest_is_to_be_paid_back_and_what_came_can_be_opened(system: System) -> None:
     system.kinguin.withheld = 1
     system.kinguin.state = kinguin_pb.SUPPLIER_ORDER_STATE_CANCELED

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 from chassis.database import Database
 from chassis.failpoints import FailpointError, configure_failpoints
-from chassis.outbox import Outbox
 from fulfillment.adapters.reports import PostgresReports
 from fulfillment.domain.reconciliation import Kind, Limits, Range
 from fulfillment.ports.reconciliation import LEASE, Difference, LeaseLost, Report, ReportState, TheirBalance, TheirTopUp
 from fulfillment.reconciling import MOST_TRIES, Reconciling
 
+from tests.integration.fulfillment_reports import OUTBOX, a_reconciling
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, fetch
 from tests.unit.fulfillment.reconciled_world import (
     CHARGED,
@@ -41,6 +41,7 @@ class Shop:
     """One database, one clock, and what a replica works with."""
 
     database: OneDatabase
+    opened: Database
     reports: PostgresReports
     clock: FixedClock
 
@@ -53,7 +54,7 @@ class Shop:
             await connection.close()
 
     def replica(self, ledgers: FakeLedgers) -> Reconciling:
-        return Reconciling(self.reports, ledgers, clock=self.clock, limits=Limits())
+        return a_reconciling(self.opened, self.reports, ledgers, clock=self.clock, limits=Limits())
 
     async def ask(self, span: Range = SPAN, report_id: str = "report-1") -> Report:
         async with self.reports.transaction() as transaction:
@@ -84,9 +85,8 @@ class Shop:
 async def shop(postgres: Postgres) -> AsyncIterator[Shop]:
     database = await postgres.make_database("fulfillment", REPOSITORY / "services" / "fulfillment" / "migrations")
     clock = FixedClock()
-    outbox = Outbox({"fulfillment": "FULFILLMENT", "audit": "AUDIT"})
     async with Database.open(database.service_url, application="test") as opened:
-        yield Shop(database, PostgresReports(opened, outbox, clock=clock, limits=Limits()), clock)
+        yield Shop(database, opened, PostgresReports(opened, OUTBOX, clock=clock, limits=Limits()), clock)
 
 
 async def test_a_healthy_world_has_no_difference(shop: Shop) -> None:
@@ -160,6 +160,71 @@ async def test_orders_bought_too_much_are_given_back_by_themselves_while_the_sup
     assert mended == {"young": True, "refused": False, "old": False}
     assert world.ledgers.returned == ["S-young-again"]
     assert report.mended_count == 1
+
+
+async def test_what_our_own_purchase_holds_for_its_order_is_never_given_back(shop: Shop) -> None:
+    """kinguin-gateway's database was restored, and keeps another order of the two than the one that was delivered."""
+    world = healthy(3)
+    SPOILS[Kind.BOUGHT_TWICE](world, "twice")
+    world.ours("purchase", "kf1-twice", supplier_order_id="S-twice-again")
+    await shop.load(world)
+    report = await shop.report(world.ledgers)
+    assert report.differences["BOUGHT_TWICE"] == 1
+    assert (world.ledgers.returned, report.mended_count) == ([], 0)
+
+
+async def test_an_order_under_the_reference_of_a_refused_purchase_is_given_back(shop: Shop) -> None:
+    """The supplier said no, and took the order all the same."""
+    world = healthy(3)
+    world.order("refused", END - HOUR, state="NEEDS_ATTENTION", reason="PURCHASE_REFUSED")
+    world.without("refused", "order_key", "mail")
+    del world.ledgers.sealed["key-refused"]
+    unbought = {"place_time": None, "supplier_order_id": "", "charged": None}
+    world.ours("purchase", "kf1-refused", state="NEEDS_ATTENTION", reason="PURCHASE_REFUSED", **unbought)
+    world.theirs("refused", state="REFUSED", supplier_order_id="", supplier_state="", charged=None)
+    await shop.load(world)
+    report = await shop.report(world.ledgers)
+    assert report.differences == {"BOUGHT_TWICE": 1}
+    assert (world.ledgers.returned, report.mended_count) == (["S-refused"], 1)
+
+
+async def test_keys_that_nobody_was_told_of_are_taken_in(shop: Shop) -> None:
+    world = healthy(3)
+    wanted = {"state": "NEEDS_ATTENTION", "reason": "KEYS_TOO_LATE"}
+    for name, state in (("wanted", wanted), ("given-back", {"state": "REFUNDED", "reason": ""})):
+        world.order(name, END - HOUR, **state)
+        world.ours("purchase", f"kf1-{name}", **state)
+        world.vaults(name, open_time=None)
+        world.without(name, "order_key", "mail")
+    SPOILS[Kind.KEY_UNKNOWN_TO_ORDER](world, "of-no-order")
+    await shop.load(world)
+    report = await shop.report(world.ledgers)
+    assert report.differences["KEY_UNKNOWN_TO_ORDER"] == 3
+    unknown = [each for each in await shop.differences(report) if each.kind is Kind.KEY_UNKNOWN_TO_ORDER]
+    assert {each.key_id: each.mended for each in unknown} == {
+        "key-wanted": True,
+        "key-given-back": True,
+        "key-of-no-order": False,
+    }
+    rows = await fetch(shop.database.superuser_url, "SELECT key_id, revoke_time FROM order_key WHERE open_time IS NULL")
+    assert {row["key_id"]: row["revoke_time"] is None for row in rows} == {"key-wanted": True, "key-given-back": False}
+    states = {each.key_id: each.state for each in world.ledgers.sealed.values() if each.open_time is None}
+    assert states == {"key-wanted": "SEALED", "key-given-back": "REVOKED", "key-of-no-order": "SEALED"}
+    again = await shop.report(world.ledgers, report_id="again")
+    assert again.differences.get("KEY_UNKNOWN_TO_ORDER") == 1
+
+
+async def test_what_only_our_rows_call_revoked_is_revoked_at_vault(shop: Shop) -> None:
+    world = healthy(3)
+    world.order("late", END - HOUR, state="REFUNDED")
+    world.ours("purchase", "kf1-late", state="REFUNDED")
+    world.ours("order_key", "key-late", open_time=None, revoke_time=END - HOUR)
+    world.vaults("late", open_time=None)
+    await shop.load(world)
+    report = await shop.report(world.ledgers)
+    (disagrees,) = (each for each in await shop.differences(report) if each.kind is Kind.KEY_STATE_DISAGREES)
+    assert disagrees.mended
+    assert world.ledgers.sealed["key-late"].state == "REVOKED"
 
 
 @pytest.mark.parametrize(

@@ -327,11 +327,30 @@ async def test_what_was_sealed_is_kept_when_another_key_is_not(
         return all(key["status"] == "DELIVERED" for key in sold["keys"])
 
     await eventually(both_are_there)
-    assert (await fails(gateway.CollectKeys(collecting(request)))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    shown = (await gateway.GetOrder(pb.GetOrderRequest(external_id=request.external_id))).purchase
-    assert shown.sealed_count == 1
+    for _ in range(2):
+        partly = await gateway.CollectKeys(collecting(request))
+        assert (len(partly.keys), partly.purchase.sealed_count, partly.unreadable_count) == (1, 1, 0)
     system.vault.fails_on = ""
     assert len((await collect(gateway, request)).keys) == 2
+
+
+async def test_what_is_no_key_is_told_beside_the_good_keys_however_often_they_were_told(
+    gateway: "KinguinServiceAsyncStub", system: System
+) -> None:
+    system.simulator.plant(LANTERN, "GOOD-EEEE-FFFF")
+    system.simulator.plant(LANTERN, "", "image/png")
+    request = a_purchase(quantity=2)
+    await place(gateway, request)
+
+    async def is_told() -> bool:
+        return (await gateway.CollectKeys(collecting(request))).unreadable_count == 1
+
+    await eventually(is_told)
+    answer = await gateway.CollectKeys(collecting(request))
+    assert len(answer.keys) == 1
+    (unreadable,) = answer.unreadable_keys
+    assert unreadable.source_ref.startswith(f"kinguin:{answer.purchase.supplier_order_id}:")
+    assert system.vault.plaintexts(request.order_id) == [b"GOOD-EEEE-FFFF"]
 
 
 async def test_a_webhook_makes_us_ask_now_and_a_lie_changes_nothing(system: System) -> None:

@@ -255,6 +255,33 @@ async def test_k24_of_two_orders_the_younger_is_given_back_by_itself(
     assert len(system.vault.plaintexts(request.order_id)) == 2
 
 
+async def test_an_order_that_nobody_noticed_is_given_back_on_demand_and_never_the_one_that_is_kept(
+    gateway: "KinguinServiceAsyncStub", system: System
+) -> None:
+    """Bought once more long after our own was placed: nothing searches for it again until somebody asks."""
+    system.simulator.misbehave("accept_duplicate_external_id")
+    request = a_purchase()
+    placed = await place(gateway, request)
+    await collect(gateway, request)
+    system.simulator.buy(request.external_id, LANTERN, 2, "12.99")
+    own, other = system.simulator.sold(request.external_id)
+    assert placed.supplier_order_id == own["order_id"]
+    giving = pb.ReturnKeysRequest(
+        request_id=a_request(), external_id=request.external_id, supplier_order_id=other["order_id"]
+    )
+
+    async def is_paid_back() -> bool:
+        return (await gateway.ReturnKeys(giving)).key_return.state == pb.KEY_RETURN_STATE_REFUNDED
+
+    await eventually(is_paid_back)
+    kept, gone = ({key["status"] for key in order["keys"]} for order in system.simulator.sold(request.external_id))
+    assert (kept, gone) == ({"DELIVERED"}, {"REFUNDED"})
+    shown = (await gateway.GetOrder(pb.GetOrderRequest(external_id=request.external_id))).purchase
+    assert (list(shown.surplus_order_ids), shown.HasField("key_return")) == ([other["order_id"]], False)
+    giving.request_id, giving.supplier_order_id = a_request(), "PHS-of-nobody"
+    assert (await fails(gateway.ReturnKeys(giving))).reason == "PURCHASE_UNKNOWN"
+
+
 async def test_the_suppliers_orders_are_streamed_newest_first(
     gateway: "KinguinServiceAsyncStub", system: System
 ) -> None:

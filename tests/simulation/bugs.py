@@ -13,13 +13,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from fulfillment import buying, collecting, moving, operating, taking_back
+from fulfillment import arriving, buying, collecting, moving, operating, taking_back
 from fulfillment.domain import machine
 from fulfillment.domain.machine import Effect, Signal, Transition
 from fulfillment.domain.model import ExternalId, State
 from fulfillment.ports.supplier import InDoubt, Refused
+from kinguin_gateway import returning
 from kinguin_gateway.domain import guard
 from kinguin_gateway.domain.guard import AnswerKind, Lookup, Outcome
+from kinguin_gateway.errors import PurchaseUnknown
 
 from tests.simulation import gateway_rows, rows, supplier
 from tests.simulation.shapes import MailRow
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fulfillment.domain.model import Fulfillment, Key, KeyId, OrderId, Purchase
-    from fulfillment.ports.supplier import PlaceAnswer
+    from fulfillment.ports.supplier import Collected, PlaceAnswer
+    from fulfillment.ports.vault import FoundKey
     from kinguin_gateway.domain.purchase import Purchase as Bought
 
 
@@ -182,6 +185,26 @@ def _open_what_comes(arrived: Sequence[Key], _turn: Any) -> Sequence[Key]:
     return arrived
 
 
+# Keys that nobody was told of.
+
+_store = collecting._store
+
+
+async def _store_unless_unreadable(turn: Any, answer: Collected) -> Sequence[Key]:
+    """Take an answer that tells of something unreadable for an answer about nothing else."""
+    return () if answer.unreadable else await _store(turn, answer)
+
+
+def _nothing_astray(*_: object) -> Sequence[FoundKey]:
+    """Believe our own rows to be all there is."""
+    return ()
+
+
+async def _know_nothing_else(_: returning.Returner, purchase: Bought, supplier_order_id: str) -> Any:  # noqa: ARG001 # the bug
+    """Give back only what was noticed before."""
+    raise PurchaseUnknown("the purchase has no such supplier order")
+
+
 async def _want_a_mail_each(self: rows.Transaction, order_id: Any, *, now: datetime) -> None:
     self.put("mails", order_id, MailRow(run_at=now))
     self._has_news = True
@@ -235,7 +258,10 @@ BUGS = [
         "what is canceled is never withdrawn",
         [_table(_but(State.PURCHASING, Signal.GIVEN_UP_UNBOUGHT, state=State.CANCELED, effect=Effect.MONEY_BACK))],
     ),
-    Bug("keys that come after giving up can be opened", [(collecting, "_wanted", _open_what_comes)]),
+    Bug("keys that come after giving up can be opened", [(arriving, "_wanted", _open_what_comes)]),
+    Bug("what is unreadable hides the keys that are not", [(collecting, "_store", _store_unless_unreadable)]),
+    Bug("vault is not asked what it has before all is over", [(taking_back, "strays", _nothing_astray)]),
+    Bug("what nobody noticed is never given back", [(returning.Returner, "_ask_surplus", _know_nothing_else)]),
     Bug("only the first key of each page is kept", [(rows.Transaction, "add_keys", _add_some_keys)]),
     Bug("a mail is wanted for every key", [(rows.Transaction, "want_mail", _want_a_mail_each)]),
     Bug("a lease outlives its dead holder", [(rows.Transaction, "lease", _lease_for_ever)]),

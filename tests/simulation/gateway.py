@@ -32,7 +32,6 @@ from fulfillment.ports.supplier import (
     ReturnRefused,
     ReturnUnderWay,
     Unknown,
-    Unreadable,
     WithdrawAnswer,
 )
 from kinguin_gateway.buying import Buyer
@@ -63,10 +62,8 @@ if TYPE_CHECKING:
     from tests.simulation.network import Host, Network, Process
 
 PACE = Pace(first=timedelta(seconds=2), longest=timedelta(seconds=300))
-_ENDED = {SupplierOrderState.CANCELED, SupplierOrderState.REFUNDED, SupplierOrderState.COMPLETED}
+_ENDED = {SupplierOrderState.CANCELED, SupplierOrderState.REFUNDED}
 _NOT_COLLECTED: dict[str, CollectAnswer] = {
-    "KEY_UNREADABLE": Unreadable(),
-    "SOURCE_REF_CONFLICT": Unreadable(),
     "PURCHASE_UNKNOWN": Unknown(),
     "PURCHASE_NOT_PLACED": Unknown(),
 }
@@ -101,7 +98,9 @@ class Gateway:
         self.buyer = Buyer(rows, supplier, self.settler, Checker(supplier, clock), clock=clock, window=WINDOW)
         self.withdrawer = Withdrawer(rows, self.settler, window=WINDOW)
         self.collector = Collector(rows, supplier, SealingVault(network, vaults, process))
-        self.returner = Returner(rows, returns, supplier, pace=PACE, call_limit=WINDOW, chance=luck.random)
+        self.returner = Returner(
+            rows, returns, supplier, self.settler, pace=PACE, call_limit=WINDOW, chance=luck.random
+        )
         self.watcher = Watcher(rows, supplier, self.settler, pace=PACE, call_limit=WINDOW, chance=luck.random)
 
     async def run(self) -> None:
@@ -171,7 +170,9 @@ class KinguinLine:
             keys=[ArrivedKey(KeyId(key.key_id), key.content_type, key.held) for key in found.keys],
             product_name=found.purchase.product_name,
             more_ready=found.more_keys_ready,
-            ended=found.purchase.supplier_order_state in _ENDED,
+            ended=found.purchase.supplier_order_state in _ENDED
+            and found.purchase.sealed_count >= found.purchase.delivered_count,
+            unreadable=len(found.unreadable),
         )
 
     async def withdraw(self, buying: Buying) -> WithdrawAnswer:
@@ -202,6 +203,14 @@ class KinguinLine:
         if found.state in _UNDER_WAY:
             return ReturnUnderWay()
         return Returned() if found.state in _GONE_BACK else ReturnRefused(found.refusal.kind)
+
+    async def give_back_surplus(self, external_id: str, supplier_order_id: str) -> bool:
+        """Ask for the return of an order that was bought too much, as reconciliation does."""
+
+        async def ask(gateway: Gateway) -> KeyReturn:
+            return await gateway.returner.give_back(external_id, supplier_order_id, f"surplus/{supplier_order_id}")
+
+        return (await self._network.call(self._process, self._host, ask)).state is not ReturnState.REFUSED
 
     async def read_product(self, product_id: str) -> ProductAnswer:
         async def ask(gateway: Gateway) -> Product | None:

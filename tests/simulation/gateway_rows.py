@@ -63,6 +63,16 @@ class GatewayDatabase:
         due = min(self.next_look(), self.next_verification(), self.next_return(), release)
         return None if due >= LATER else due
 
+    def note_surplus(self, number: str, external_id: str) -> None:
+        """Write that an order is to be given back which its purchase does not keep."""
+        if number not in self.returns and number != self.rows[external_id].purchase.supplier_order_id:
+            now = self.now()
+            self.returns[number] = KeyReturn(
+                number, external_id, surplus=True, state=ReturnState.ASKED, create_time=now
+            )
+            self.return_times[number] = now, None
+            self.news.tell()
+
     def tell_released(self) -> None:
         while self.released:
             self.changed(self.released.pop())
@@ -114,6 +124,10 @@ class GatewayRows(FakePurchases):
         self._database.doubts += 1
         return await super().record_doubt(purchase, why=why, look=look)
 
+    def _add_surplus(self, row: Row, surplus: Sequence[SupplierOrder]) -> None:
+        for order in surplus:
+            self._database.note_surplus(order.supplier_order_id, row.purchase.intent.external_id)
+
     def _tell(self, purchase: Purchase, order: SupplierOrder) -> None:  # noqa: ARG002 # it is only a hint
         self._database.changed(purchase.intent.external_id)
 
@@ -147,6 +161,12 @@ class GatewayReturns:
             self._database.news.tell()
         self._process.point()
         return self._database.returns[number]
+
+    async def ask_surplus(self, purchase: Purchase, surplus: Sequence[SupplierOrder]) -> None:
+        self._process.point()
+        for order in surplus:
+            self._database.note_surplus(order.supplier_order_id, purchase.intent.external_id)
+        self._process.point()
 
     async def claim(self, key_return: KeyReturn, *, lease: timedelta) -> bool:
         self._process.point()

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from fulfillment.domain.model import Fulfillment, Key, Line, Purchase, Reason, State
 from fulfillment.domain.policy import actions, order_actions
+from kinguin_gateway.domain.returning import ReturnState
+
+from tests.unit.simulated import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +68,7 @@ class Verdict:
         for external_id, orders in self.sold.items():
             purchase = self.purchases.get(external_id)
             if len(orders) > 1:
-                yield f"{external_id}: bought {len(orders)} times"
+                yield from self._given_back(external_id, orders)
             if purchase is None:
                 yield f"{external_id}: bought and unknown to us"
             elif orders[0].intent.quantity != purchase.quantity:
@@ -81,6 +84,21 @@ class Verdict:
                 anew.pop(None, None)
                 if set(anew) - replaced or any(count > 1 for count in anew.values()):
                     yield f"{line.item.item_id}: replaced more than once, or what nobody asked for"
+
+    def _given_back(self, external_id: str, orders: Sequence[Sold]) -> Iterator[str]:
+        """Whatever was bought beyond the order that is kept went back, as far as the supplier takes it."""
+        database = self.world.gateway_database
+        kept = database.rows[external_id].purchase.supplier_order_id
+        for sold in orders:
+            number = sold.order.supplier_order_id
+            asked = database.returns.get(number)
+            if number != kept and (asked is None or not asked.surplus or asked.state is ReturnState.ASKED):
+                yield f"{external_id}: bought {len(orders)} times"
+
+    def _own(self, purchase: Purchase) -> list[Sold]:
+        """Return the supplier's orders of a purchase, the one that it keeps first."""
+        orders = self.sold.get(purchase.external_id, [])
+        return sorted(orders, key=lambda sold: sold.order.supplier_order_id != purchase.supplier_order_id)
 
     def ended(self, found: Fulfillment) -> Iterator[str]:
         """Every order ends, or says why not and what can be done."""
@@ -108,7 +126,7 @@ class Verdict:
     def delivered(self, line: Line, purchase: Purchase) -> Iterator[str]:
         """Promise 2: what was bought reached its owner, or a human with a reason, or went back."""
         name, keys = purchase.external_id, line.keys_of(purchase.external_id)
-        sold = self.sold.get(name, [])
+        sold = self._own(purchase)
         if purchase.state in {State.READY, State.DELIVERED}:
             yield from self._there(purchase, keys, is_sold=bool(sold))
         elif purchase.state in _GONE and sold:
@@ -119,6 +137,8 @@ class Verdict:
             yield f"{name}: a part is canceled, and nothing is there"
         elif purchase.state is State.NEEDS_ATTENTION and not purchase.reason:
             yield f"{name}: needs attention for no reason"
+        elif purchase.reason is Reason.KEY_UNREADABLE and sold:
+            yield from self._readable(purchase, sold[0], keys)
         if purchase.state in {State.READY, State.DELIVERED, State.PARTLY_CANCELED} and sold:
             yield from self._arrived(purchase, sold[0], keys)
 
@@ -146,6 +166,17 @@ class Verdict:
             if sealed is None or sealed.key_id not in known:
                 yield f"{purchase.external_id}: key {n} was delivered and lost"
 
+    def _readable(self, purchase: Purchase, sold: Sold, own: Sequence[Key]) -> Iterator[str]:
+        """What can be opened is there by the time that a person is asked to mend what cannot."""
+        known = {key.key_id for key in own if key.ready_time <= purchase.state_time}
+        number = sold.order.supplier_order_id
+        placed = (purchase.place_time or purchase.state_time) - EPOCH
+        for n, time in enumerate(sold.times):
+            sealed = self.world.store.by_source.get(f"kinguin:{number}:{number}-{n}")
+            is_readable = not (sold.unreadable and n == 0)
+            if is_readable and time <= placed.total_seconds() and (sealed is None or sealed.key_id not in known):
+                yield f"{purchase.external_id}: key {n} was delivered and lost beside one that cannot be read"
+
     def _went_back(self, purchase: Purchase, sold: Sold, own: Sequence[Key]) -> Iterator[str]:
         delivered = any(time <= self.world.loop.time() for time in sold.times)
         accepted = purchase.reason in {Reason.RETURN_REFUSED, Reason.RETURN_TOO_LATE} or self._was_accepted(purchase)
@@ -153,6 +184,14 @@ class Verdict:
             yield f"{purchase.external_id}: {purchase.state}, and its keys are neither here nor with the supplier"
         if any(key.is_openable and key.replace_time is None for key in own):
             yield f"{purchase.external_id}: {purchase.state}, and its keys can be opened"
+        if sold.return_time is None or accepted:
+            return
+        # What was sealed before it went back is revoked before all is over, whoever was told of it.
+        end = (purchase.state_time - EPOCH).total_seconds()
+        for sealed in self.store.values():
+            is_its = sealed.source_ref.startswith(f"kinguin:{sold.order.supplier_order_id}:")
+            if is_its and sealed.seal_time < sold.return_time and not 0.0 < (sealed.revoke_time or 0.0) <= end:
+                yield f"{sealed.key_id}: sealed, and not revoked when its purchase was over"
 
     def _was_accepted(self, purchase: Purchase) -> bool:
         """Tell whether staff decided to keep what the supplier does not take back."""
@@ -166,14 +205,14 @@ class Verdict:
                 yield f"{sealed.key_id}: opened after it was revoked"
             if sealed.key_id in known:
                 yield from self._noted(sealed, known[sealed.key_id])
+            elif sealed.is_openable and sealed.source_ref.startswith("kinguin:"):
+                yield f"{sealed.key_id}: sealed, and nobody was ever told"
             yield from self._gone(sealed, known.get(sealed.key_id))
 
     @staticmethod
     def _noted(sealed: SealedKey, key: Key) -> Iterator[str]:
         """What fulfillment has noted of a key is what vault did."""
-        # What comes when all is over is only written down as revoked, and reconciliation tells of it.
-        is_late = key.revoke_time == key.ready_time
-        if key.revoke_time is not None and sealed.is_openable and not is_late:
+        if key.revoke_time is not None and sealed.is_openable:
             yield f"{sealed.key_id}: noted as revoked, and can be opened"
         if sealed.opened and key.open_time is None:
             yield f"{sealed.key_id}: opened, and nobody noted it"
@@ -229,8 +268,11 @@ class Verdict:
             if payment.payment_id not in {each.payment_id for each in told.get("accepted", ())}:
                 yield f"{payment.payment_id}: was never accepted"
         yield from self._told_of_purchases(found, told)
+        # Of a share that is nothing, for all was paid back already, nobody is told.
         requests = {
-            each.request_id for each in self.world.orders.tables.table("requests").values() if each.order_id == order_id
+            each.request_id
+            for each in self.world.orders.tables.table("requests").values()
+            if each.order_id == order_id and each.amount.minor_units
         }
         if requests != {each.refund_request_id for each in told.get("refund_requested", ())}:
             yield f"{order_id}: the shop was not asked for what is due"

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from chassis.errors import KeyferryError, ServiceUnavailable
+from fulfillment.adopting import Adopter
 from fulfillment.buying import Buyer
 from fulfillment.collecting import KeyCollector, Openings
 from fulfillment.domain.machine import IllegalSignal
@@ -74,15 +75,16 @@ class Replica:
         self.process = process
         self.rows = rows = world.orders.connect(process)
         clock, luck = world.clock, world.luck
-        supplier = KinguinLine(world.network, world.gateways, process, world.gateway_database)
+        self.supplier = supplier = KinguinLine(world.network, world.gateways, process, world.gateway_database)
         self.vault = vault = OpeningVault(world.network, world.vaults, process)
         mover = Mover(world.policy, chance=luck.random)
         giving_up, products = GivingUp(mover), Products(supplier, clock)
         self.intake, self.openings = Intake(giving_up, clock), Openings(mover, clock)
         bench = Bench(rows, mover, clock)
         self.progress = Progress(
-            bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier), Taker(bench, supplier, vault)
+            bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier, vault), Taker(bench, supplier, vault)
         )
+        self.adopter = Adopter(bench, vault)
         self.mailing = Mailing(rows, PostOffice(world, process), ShortLetters(), clock=clock, chance=luck.random)  # type: ignore[arg-type] # what it needs of letters
         self.operating = Operating(rows, mover, giving_up, supplier, vault, clock=clock)
         self.reading = Reading(rows, clock=clock)

@@ -1,8 +1,8 @@
 """The supplier's account: what was sold, and everything that its contract allows it to do wrong.
 
 It takes an order at most `BOUNDS.commit` after we gave up on it, its search shows it at most `BOUNDS.search_lag` later,
-and nothing keeps it from taking the same reference twice. What happens to an order is drawn when it is taken, and read
-off the clock whenever somebody looks.
+and nothing keeps it from taking the same reference twice. Now and then it books what it took once more, at any time.
+What happens to an order is drawn when it is taken, and read off the clock whenever somebody looks.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class Habits:
     unreadable: float = 0.0
     never: float = 0.0
     no_return: float = 0.0
+    twice: float = 0.0
     out_of_stock: float = 0.0
 
 
@@ -127,6 +128,7 @@ def habits(luck: Luck) -> Habits:
         unreadable=some(0.4, 0.1),
         never=some(0.3, 0.05),
         no_return=some(0.8, 0.2),
+        twice=some(0.5, 0.1),
         out_of_stock=some(0.8, 0.1),
     )
 
@@ -141,6 +143,8 @@ class Account:
     products: dict[str, Product] = field(default_factory=dict)
     sold: list[Sold] = field(default_factory=list)
     returns_asked: int = 0
+    coming: int = 0
+    """Orders that it will book once more."""
     out_of_money: bool = False
 
     def __post_init__(self) -> None:
@@ -202,7 +206,18 @@ class Account:
         unreadable = luck.chance(likes.unreadable)
         self.sold.append(Sold(order, intent, now + lag, times, end, serials, unreadable))
         self.sold[-1].refuses_return = luck.chance(likes.no_return)
+        if luck.chance(likes.twice):
+            self.coming += 1
+            self.sky.loop.call_later(luck.pick((1.0, 30.0, 600.0)) * luck.random(), self._book_again, self.sold[-1])
         return order
+
+    def _book_again(self, sold: Sold) -> None:
+        """Take an order once more by mistake, whole and at once."""
+        self.coming -= 1
+        now, number = self.clock.elapsed(), f"PHS{len(self.sold) + 1}"
+        order = replace(sold.order, supplier_order_id=number, create_time=self.clock.now())
+        serials = [f"{number}/{n}" for n in range(sold.intent.quantity)]
+        self.sold.append(Sold(order, sold.intent, now, [now] * sold.intent.quantity, now, serials))
 
     def read(self, sold: Sold) -> SupplierOrder:
         """Return an order as it is now."""

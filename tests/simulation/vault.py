@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from chassis.errors import ServiceUnavailable
-from fulfillment.domain.model import KeyId, OrderId
-from fulfillment.ports.vault import DownloadLink, NoWord, RevokeAnswer, Revoked, SomeOpened, Uploaded
+from fulfillment.domain.model import ItemId, KeyId, OrderId
+from fulfillment.ports.vault import DownloadLink, FoundKey, NoWord, RevokeAnswer, Revoked, SomeOpened, Uploaded
 from kinguin_gateway.ports.vault import KeyToSeal, Sealed
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class SealedKey:
     revoked: bool = False
     shredded: bool = False
     history: list[str] = field(default_factory=list)
+    seal_time: float = 0.0
+    revoke_time: float | None = None
 
     @property
     def is_openable(self) -> bool:
@@ -61,6 +63,7 @@ class VaultServer:
             held = any(other.serial == serial for other in store.keys.values())
             key_id = KeyId(f"key-{len(store.keys) + 1}")
             key = SealedKey(key_id, source_ref, order_id, item_id, customer_id, serial, held)
+            key.seal_time = self._process.sky.loop.time()
             store.keys[key_id] = store.by_source[source_ref] = key
         self._process.point()
         return key
@@ -85,10 +88,15 @@ class VaultServer:
         if opened:
             return SomeOpened(opened)
         for key in keys:
-            key.revoked = True
             key.history.append("revoked")
+            if not key.revoked:
+                key.revoked, key.revoke_time = True, self._process.sky.loop.time()
         self._process.point()
         return Revoked()
+
+    def keys_of(self, order_id: str) -> list[SealedKey]:
+        self._process.point()
+        return [key for key in self._store.keys.values() if key.order_id == order_id]
 
     def shred(self, order_id: str, key_id: KeyId) -> None:
         self._process.point()
@@ -141,6 +149,15 @@ class OpeningVault:
         await self.create_download_link(wish)
         return ""
 
+    async def keys_of(self, order_id: OrderId) -> Sequence[FoundKey] | NoWord:
+        async def ask(server: VaultServer) -> list[SealedKey]:
+            return server.keys_of(order_id)
+
+        try:
+            return [_found(key) for key in await self._network.call(self._process, self._host, ask)]
+        except ServiceUnavailable:
+            return NoWord()
+
     async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:  # noqa: ARG002 # for the log
         async def ask(server: VaultServer) -> RevokeAnswer:
             return server.revoke(order_id, key_ids)
@@ -170,3 +187,17 @@ class OpeningVault:
 
         sealed = await self._network.call(self._process, self._host, ask)
         return Uploaded(sealed.key_id, sealed.held)
+
+
+def _found(key: SealedKey) -> FoundKey:
+    kind, number, _ = key.source_ref.split(":", 2)
+    return FoundKey(
+        key.key_id,
+        ItemId(key.item_id),
+        number if kind == "kinguin" else "",
+        "text/plain",
+        held=key.held,
+        taken_back=key.revoked or key.shredded,
+        # When exactly is not asked for anywhere.
+        open_time=_LATER if key.opened else None,
+    )

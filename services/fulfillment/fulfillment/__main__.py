@@ -33,6 +33,7 @@ from fulfillment.adapters.smtp import SmtpMailer
 from fulfillment.adapters.vault_grpc import GrpcVault
 from fulfillment.admin_service import SERVICE_NAME as ADMIN_SERVICE_NAME
 from fulfillment.admin_service import FulfillmentAdminServicer
+from fulfillment.adopting import Adopter
 from fulfillment.buying import Buyer
 from fulfillment.collecting import KeyCollector, Openings
 from fulfillment.config import Settings
@@ -40,6 +41,7 @@ from fulfillment.consumer import EventHandlers
 from fulfillment.giving_up import GivingUp
 from fulfillment.intake import Intake
 from fulfillment.mailing import SEND_SECONDS, Letters, Mailing
+from fulfillment.mending import Mending
 from fulfillment.moving import Mover
 from fulfillment.operating import Operating
 from fulfillment.payments import PaymentDesk, UnmatchedWatch
@@ -81,7 +83,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     intake, openings = Intake(giving_up, clock), Openings(mover, clock)
     bench = Bench(orders, mover, clock)
     progress = Progress(
-        bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier), Taker(bench, supplier, vault)
+        bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier, vault), Taker(bench, supplier, vault)
     )
     mailer = SmtpMailer(settings.smtp_url.get_secret_value(), sender=settings.keyferry_mail_from)
     mailing = Mailing(orders, mailer, Letters(str(settings.public_url)), clock=clock)
@@ -122,7 +124,9 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("settings", SettingsTeller(database, outbox, settings, service="fulfillment").run)
     limits = settings.limits()
     reports = PostgresReports(database, outbox, clock=clock, limits=limits)
-    reconciling = Reconciling(reports, GrpcLedgers(kinguin_channel, vault_channel), clock=clock, limits=limits)
+    ledgers = GrpcLedgers(kinguin_channel, vault_channel)
+    mending = Mending(reports, ledgers, Adopter(bench, vault))
+    reconciling = Reconciling(reports, ledgers, mending, clock=clock, limits=limits)
     comparing = ClaimLoop(
         "reconciliation",
         claim=reconciling.claim,

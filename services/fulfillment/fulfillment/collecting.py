@@ -1,16 +1,15 @@
 """Has keys collected and sealed, and notes which of them their owner has opened."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from chassis.clock import Clock
 from chassis.failpoints import effect
 
-from fulfillment import facts
+from fulfillment.arriving import is_awaited, revoke_spare, store_keys
 from fulfillment.domain.machine import Signal
 from fulfillment.domain.model import Key, KeyId, Purchase, State
-from fulfillment.domain.policy import is_all_opened, missing
+from fulfillment.domain.policy import is_all_opened
 from fulfillment.moving import Mover, loaded, summarize
 from fulfillment.ports.orders import OrderTransaction
 from fulfillment.ports.supplier import (
@@ -24,35 +23,48 @@ from fulfillment.ports.supplier import (
     Unknown,
     Unreadable,
 )
+from fulfillment.ports.vault import Vault
 from fulfillment.working import Bench, Turn
-
-_AWAITED = frozenset({State.AWAITING_KEYS, State.READY, State.DELIVERED, State.NEEDS_ATTENTION})
 
 
 class KeyCollector:
     """Collects keys of what was claimed."""
 
-    def __init__(self, bench: Bench, supplier: Supplier) -> None:
+    def __init__(self, bench: Bench, supplier: Supplier, vault: Vault) -> None:
         self._bench = bench
         self._supplier = supplier
+        self._vault = vault
 
     async def collect(self, buying: Buying) -> Claimed | None:
         """Have what has been delivered sealed, and note what arrived."""
         answer = await effect("fulfillment.collect.call", lambda: self._supplier.collect(buying))
+        fresh: Sequence[Key] = ()
         async with self._bench.turn(buying, "collect") as turn:
-            purchase, more = turn.purchase, False
             if isinstance(answer, Collected):
-                more = answer.more_ready
-                turn.has_news = await _store_keys(turn, answer)
-            if not _is_awaited(purchase):
-                if turn.has_news:
-                    await turn.move(purchase, Signal.KEYS_ARRIVED)
-                return None
-            await turn.move(purchase, _signal(answer, turn), at_once=more)
-            if turn.moved.state is State.READY and not turn.has_news and is_all_opened(turn.keys):
-                # Its keys were there before, and opened while a person was asked.
-                await turn.move(turn.moved, Signal.ALL_KEYS_OPENED)
+                fresh = await _store(turn, answer)
+            turn.has_news = bool(fresh)
+            await _move(turn, answer)
+        if turn.moved.state is not State.REVOKING:
+            await revoke_spare(self._vault, turn.purchase.order_id, fresh)
         return None
+
+
+async def _store(turn: Turn, answer: Collected) -> Sequence[Key]:
+    purchase = turn.purchase
+    await turn.transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
+    return await store_keys(turn, [_key(each, purchase, turn.now) for each in answer.keys])
+
+
+async def _move(turn: Turn, answer: CollectAnswer) -> None:
+    if not is_awaited(turn.purchase):
+        if turn.has_news:
+            await turn.move(turn.purchase, Signal.KEYS_ARRIVED)
+        return
+    more = isinstance(answer, Collected) and answer.more_ready
+    await turn.move(turn.purchase, _signal(answer, turn), at_once=more)
+    if turn.moved.state is State.READY and not turn.has_news and is_all_opened(turn.keys):
+        # Its keys were there before, and opened while a person was asked.
+        await turn.move(turn.moved, Signal.ALL_KEYS_OPENED)
 
 
 class Openings:
@@ -100,39 +112,6 @@ class Openings:
             await summarize(transaction, order_id, now=now)
 
 
-async def _store_keys(turn: Turn, answer: Collected) -> bool:
-    """Store the names of keys, tell of those that can be opened, and return whether any is new."""
-    transaction, purchase, now = turn.transaction, turn.purchase, turn.now
-    await transaction.name_product(purchase.order_id, purchase.item_id, answer.product_name)
-    known = {key.key_id for key in turn.keys}
-    arrived = [_key(each, purchase, now) for each in answer.keys if each.key_id not in known]
-    fresh = await transaction.add_keys(purchase.order_id, _wanted(arrived, turn))
-    await tell_keys(transaction, purchase, fresh, now=now)
-    return bool(fresh)
-
-
-def _wanted(arrived: Sequence[Key], turn: Turn) -> Sequence[Key]:
-    """Revoke what nobody is to open: it was given up meanwhile, or a person has delivered a key in its place."""
-    room = missing(turn.purchase, turn.keys) if _is_awaited(turn.purchase) else 0
-    openable = [key for key in arrived if key.is_openable]
-    surplus = {key.key_id for key in openable[room:]}
-    is_late = not _is_awaited(turn.purchase)
-    return [replace(key, revoke_time=turn.now) if is_late or key.key_id in surplus else key for key in arrived]
-
-
-def _is_awaited(purchase: Purchase) -> bool:
-    return purchase.state in _AWAITED and not purchase.give_up
-
-
-async def tell_keys(transaction: OrderTransaction, purchase: Purchase, fresh: Sequence[Key], *, now: datetime) -> None:
-    """Tell of keys that are new and can be opened, and let the customer be written to."""
-    openable = [key for key in fresh if key.is_openable]
-    for key in openable:
-        await facts.tell_key_ready(transaction, purchase.order_id, key, now=now)
-    if openable:
-        await transaction.want_mail(purchase.order_id, now=now)
-
-
 def _signal(answer: CollectAnswer, turn: Turn) -> Signal:
     match answer:
         case Collected():
@@ -149,6 +128,9 @@ def _signal_of_keys(answer: Collected, turn: Turn) -> Signal:
     # A person may have delivered a part of it.
     there = {key.key_id for key in answer.keys} | {key.key_id for key in turn.keys if key.is_openable}
     is_all = len(there) >= turn.purchase.quantity
+    if answer.unreadable and not is_all and not answer.more_ready:
+        # Everything that can be opened is stored by now; a person has only the rest to mend.
+        return Signal.KEY_UNREADABLE
     if not is_all and not (answer.ended and not answer.more_ready):
         return Signal.SOME_KEYS_SEALED
     if any(key.held for key in answer.keys):

@@ -10,7 +10,7 @@ from chassis.failpoints import effect
 from keyferry.type.v1 import actor_pb2
 
 from fulfillment import facts
-from fulfillment.collecting import tell_keys
+from fulfillment.arriving import tell_keys
 from fulfillment.domain.machine import Signal
 from fulfillment.domain.model import (
     ExternalId,

@@ -4,7 +4,8 @@
 2 copy the others' books, by pages      dies here: what was staged belongs to a dead run, and the next one deletes it
 3 close the account                     dies here: the report has its balance, and the next run finds it closed
 4 compare, ask again, compare again     dies here: as in 2
-5 give back what was bought too much    dies here: asked for again it is the same return
+5 mend what can be: give back what was bought too much, take in keys that nobody was told of
+                                        dies here: asked for again it is the same return, and the same keys
 6 finish: counts, audit, schedule       one transaction
 
 Of two runs of one report only the later may write: every write asks whether its run still holds the report.
@@ -13,16 +14,15 @@ Of two runs of one report only the later may write: every write asks whether its
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 from chassis.clock import Clock
 from chassis.errors import KeyferryError, ServiceUnavailable
-from chassis.failpoints import effect
 
 from fulfillment.domain.policy import wait_after
 from fulfillment.domain.reconciliation import ASKS, Ask, Limits, Range, Statement, merged
+from fulfillment.mending import Mending
 from fulfillment.ports.reconciliation import (
     LEASE,
     Candidate,
@@ -60,7 +60,6 @@ LOOKS_AT_ONCE = 8
 # Beyond so many something is wrong as a whole: the rest is told as it was first seen.
 MOST_LOOKS = 50_000
 MOST_WATCHED = 5_000
-RETURN_BATCH = 100
 _FIRST_RETRY = timedelta(seconds=10)
 
 T = TypeVar("T")
@@ -69,9 +68,10 @@ T = TypeVar("T")
 class Reconciling:
     """Works on reports, one at a time. Any number of replicas may."""
 
-    def __init__(self, reports: Reports, ledgers: Ledgers, *, clock: Clock, limits: Limits) -> None:
+    def __init__(self, reports: Reports, ledgers: Ledgers, mending: Mending, *, clock: Clock, limits: Limits) -> None:
         self._reports = reports
         self._ledgers = ledgers
+        self._mending = mending
         self._clock = clock
         self._limits = limits
         self._one_look = asyncio.Semaphore(LOOKS_AT_ONCE)
@@ -126,7 +126,8 @@ class Reconciling:
         await self._reports.compare(run, until=until)
         await self._ask_again(run)
         await self._reports.confirm(run, until=until)
-        await self._mend(run)
+        await self._mending.return_surplus(run, since=self._clock.now() - RETURNABLE + RETURN_MARGIN)
+        await self._mending.adopt(run)
         counts = await self._reports.count(run)
         report = await self._reports.finish(run, counts=counts, balance=balance, now=self._clock.now())
         try:
@@ -200,18 +201,6 @@ class Reconciling:
             orders=[each for some in orders for each in some],
             gone_orders=[name for name, some in zip(numbers, orders, strict=True) if not some],
         )
-
-    async def _mend(self, run: Run) -> None:
-        """Give back what was bought too much, while the supplier takes it. Everything else is only told."""
-        since, after = self._clock.now() - RETURNABLE + RETURN_MARGIN, 0
-        while surplus := await self._reports.surplus(run, since=since, after=after, limit=RETURN_BATCH):
-            for each in surplus:
-                if await effect(
-                    "fulfillment.report.give_back",
-                    partial(self._ledgers.give_back, each.external_id, each.supplier_order_id),
-                ):
-                    await self._reports.mended(run, each.position)
-            after = surplus[-1].position
 
     async def _all(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async def one(call: Coroutine[Any, Any, T]) -> T:

@@ -2,6 +2,9 @@
 
 Each step is asked for again until it is answered, and means the same when it is: vault and kinguin-gateway know what
 they were asked. What cannot be taken back is kept, revoked, for a human.
+
+Vault may have sealed keys whose names were told in an answer that was lost, and nobody collects any more. So it is
+asked what it has: before anything is revoked, and once more before all is over, for what was under way meanwhile.
 """
 
 import asyncio
@@ -10,6 +13,7 @@ from dataclasses import replace
 
 from chassis.failpoints import effect
 
+from fulfillment.arriving import store_strays, strays
 from fulfillment.buying import note_placed
 from fulfillment.domain.machine import Signal
 from fulfillment.domain.model import Key, KeyId, Purchase
@@ -25,7 +29,7 @@ from fulfillment.ports.supplier import (
     ReturnUnderWay,
     Supplier,
 )
-from fulfillment.ports.vault import NoWord, Revoked, SomeOpened, Vault
+from fulfillment.ports.vault import FoundKey, NoWord, Revoked, SomeOpened, Vault
 from fulfillment.working import Bench, Turn
 
 # Vault's database works on each for a moment; more at one time would only queue there.
@@ -58,8 +62,13 @@ class Taker:
         return None
 
     async def revoke(self, buying: Buying) -> Claimed | None:
-        """Have its keys revoked, and note which of them were opened before."""
-        keys = await self._keys(buying)
+        """Have its keys revoked, all that vault has, and note which of them were opened before."""
+        found = await effect("fulfillment.revoke.find", lambda: self._vault.keys_of(buying.purchase.order_id))
+        keys = None if isinstance(found, NoWord) else await self._take_in(buying, found)
+        if keys is None:
+            async with self._bench.turn(buying, "revoke") as turn:
+                await turn.move(turn.purchase, Signal.NO_ANSWER)
+            return None
         revoked = await effect("fulfillment.revoke.call", lambda: self._revoke(buying.purchase, keys))
         async with self._bench.turn(buying, "revoke") as turn:
             if revoked is None:
@@ -76,6 +85,16 @@ class Taker:
                 return None
             await turn.move(turn.purchase, _signal(turn, revoked, opened))
         return None
+
+    async def _take_in(self, buying: Buying, found: Sequence[FoundKey]) -> Sequence[Key]:
+        """Store what vault has and our rows do not, as revoked; return every key of the purchase."""
+        purchase = buying.purchase
+        line_keys = await self._line_keys(purchase)
+        if strays(found, purchase, line_keys):
+            async with self._bench.turn(buying, "take_in") as turn:
+                turn.has_news = bool(await store_strays(turn, found))
+            line_keys = await self._line_keys(purchase)
+        return _of(purchase, line_keys)
 
     async def _revoke(self, purchase: Purchase, keys: Sequence[Key]) -> Sequence[KeyId] | None:
         """Revoke what was not opened, and return it; None where vault has not said."""
@@ -108,9 +127,19 @@ class Taker:
         return None
 
     async def shred(self, buying: Buying) -> Claimed | None:
-        """Have its keys destroyed."""
-        keys = [key for key in await self._keys(buying) if key.open_time is None]
-        done = await effect("fulfillment.shred.call", lambda: self._shred(buying.purchase, keys))
+        """Have its keys destroyed, unless vault has one that came meanwhile: that is revoked first."""
+        purchase = buying.purchase
+        found = await effect("fulfillment.shred.find", lambda: self._vault.keys_of(purchase.order_id))
+        line_keys = await self._line_keys(purchase)
+        if not isinstance(found, NoWord) and strays(found, purchase, line_keys):
+            async with self._bench.turn(buying, "shred") as turn:
+                turn.has_news = bool(await store_strays(turn, found))
+                await turn.move(turn.purchase, Signal.KEYS_ARRIVED)
+            return None
+        unopened = [key for key in _of(purchase, line_keys) if key.open_time is None]
+        done = not isinstance(found, NoWord) and await effect(
+            "fulfillment.shred.call", lambda: self._shred(purchase, unopened)
+        )
         async with self._bench.turn(buying, "shred") as turn:
             await turn.move(turn.purchase, Signal.KEYS_SHREDDED if done else Signal.NO_ANSWER)
         return None
@@ -126,15 +155,15 @@ class Taker:
                 return False
         return True
 
-    async def _keys(self, buying: Buying) -> Sequence[Key]:
+    async def _line_keys(self, purchase: Purchase) -> Sequence[Key]:
         async with self._bench.orders.transaction() as transaction:
-            found = await transaction.load(buying.purchase.order_id)
-        return [
-            key
-            for line in (found.lines if found else ())
-            for key in line.keys
-            if key.external_id == buying.purchase.external_id
-        ]
+            found = await transaction.load(purchase.order_id)
+        lines = found.lines if found else ()
+        return [key for line in lines if line.item.item_id == purchase.item_id for key in line.keys]
+
+
+def _of(purchase: Purchase, keys: Sequence[Key]) -> Sequence[Key]:
+    return [key for key in keys if key.external_id == purchase.external_id]
 
 
 def _signal(turn: Turn, revoked: Sequence[KeyId], opened: Sequence[KeyId]) -> Signal:

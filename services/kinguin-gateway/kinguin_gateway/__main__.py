@@ -81,7 +81,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     buyer = Buyer(purchases, supplier, settler, Checker(supplier, clock), clock=clock, window=limit)
     await process.enter(buyer.finishing(settings.keyferry_drain_seconds))
     watcher = Watcher(purchases, supplier, settler, pace=pace, call_limit=limit, chance=chance)
-    returner = Returner(purchases, returns, supplier, pace=pace, call_limit=limit, chance=chance)
+    returner = Returner(purchases, returns, supplier, settler, pace=pace, call_limit=limit, chance=chance)
     accountant = Accountant(
         PostgresAccount(database, outbox),
         supplier,

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.kinguin.v1 import kinguin_service_pb2 as pb
 from keyferry.type.v1 import money_pb2
 
-from kinguin_gateway.collecting import Collection
+from kinguin_gateway.collecting import Collection, UnreadableKey
 from kinguin_gateway.domain.offers import LEAST_WHOLESALE, MOST_PER_OFFER, MOST_WHOLESALE
 from kinguin_gateway.domain.purchase import (
     Intent,
@@ -25,6 +25,8 @@ from kinguin_gateway.domain.purchase import (
 
 # The supplier refuses prices above; a ceiling of a million is no ceiling.
 MOST_UNIT_CENTS = 1_000_000_00
+# As many as a person will read; the count tells of the rest.
+MOST_UNREADABLE_LISTED = 100
 EURO = "EUR"
 _COUNTRY_CODE = re.compile(r"[A-Z]{2}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -209,7 +211,13 @@ def collection_to_proto(collection: Collection) -> pb.CollectKeysResponse:
         purchase=purchase_to_proto(collection.purchase),
         keys=[_key_to_proto(key) for key in collection.keys],
         more_keys_ready=collection.more_keys_ready,
+        unreadable_keys=[_unreadable_to_proto(key) for key in collection.unreadable[:MOST_UNREADABLE_LISTED]],
+        unreadable_count=len(collection.unreadable),
     )
+
+
+def _unreadable_to_proto(key: UnreadableKey) -> pb.UnreadableKey:
+    return pb.UnreadableKey(source_ref=key.source_ref, content_type=key.content_type)
 
 
 def _key_to_proto(key: KeyRef) -> pb.KeyRef:

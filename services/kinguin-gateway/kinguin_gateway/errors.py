@@ -99,10 +99,3 @@ class ProductUnknown(KeyferryError):
 
     code = grpc.StatusCode.NOT_FOUND
     reason = "PRODUCT_UNKNOWN"
-
-
-class KeyUnreadable(KeyferryError):
-    """The supplier delivered something that is no key of a kind we know. What else it delivered is sealed."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "KEY_UNREADABLE"

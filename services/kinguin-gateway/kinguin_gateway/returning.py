@@ -41,6 +41,7 @@ from kinguin_gateway.metrics import RETURNS
 from kinguin_gateway.ports.purchases import SealedKeys
 from kinguin_gateway.ports.returns import Returns
 from kinguin_gateway.ports.supplier import Supplier
+from kinguin_gateway.settling import Settler
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class Returner:
         purchases: SealedKeys,
         returns: Returns,
         supplier: Supplier,
+        settler: Settler,
         *,
         pace: Pace,
         call_limit: timedelta,
@@ -66,31 +68,51 @@ class Returner:
         self._purchases = purchases
         self._returns = returns
         self._supplier = supplier
+        self._settler = settler
         self._pace = pace
         self._chance = chance
         self.handle_limit = 3 * call_limit + MARGIN
 
     async def give_back(self, external_id: str, supplier_order_id: str, request_id: str) -> KeyReturn:
-        """Ask for the return of a purchase's keys, or tell how far it is.
+        """Ask for the return of the order that a purchase keeps, or of another one under its reference.
 
-        Raises ReturnNotAllowed where the supplier's rules exclude it: nothing was asked. Raises PurchaseUnknown or
-        PurchaseNotPlaced where there is nothing to give back.
+        Asked again it tells how far that is. Raises ReturnNotAllowed where the supplier's rules exclude it, or where
+        the order is not what was asked for: nothing was asked. Raises PurchaseUnknown or PurchaseNotPlaced where there
+        is nothing to give back.
         """
         purchase = await self._purchases.find(external_id)
         if purchase is None:
             raise PurchaseUnknown("no purchase was ever asked for under this external id")
-        if purchase.state is not PurchaseState.PLACED:
+        is_own = supplier_order_id in {"", purchase.supplier_order_id}
+        # While it is in doubt which order it keeps, none is surplus. One that was refused keeps none.
+        if purchase.state is not PurchaseState.PLACED and (is_own or purchase.state is not PurchaseState.REFUSED):
             raise PurchaseNotPlaced("the purchase has no supplier order", metadata={"state": purchase.state.value})
         wanted = supplier_order_id or purchase.supplier_order_id
         known = await self._known(external_id, wanted)
-        if known is None:
-            if wanted != purchase.supplier_order_id:
-                raise PurchaseUnknown("the purchase has no such supplier order")
+        if known is None and is_own:
             await self._check_rules(purchase)
             known = await self._returns.ask(purchase, request_id=request_id)
+        elif known is None:
+            known = await self._ask_surplus(purchase, wanted)
         if known.state is ReturnState.ASKED and await self._returns.claim(known, lease=self.handle_limit):
             return await self.work(known)
         return known
+
+    async def _ask_surplus(self, purchase: Purchase, supplier_order_id: str) -> KeyReturn:
+        """Search for an order that nobody noticed yet, and write down that whatever is surplus is to be given back."""
+        external_id = purchase.intent.external_id
+        _, now = await self._returns.delivered_since(external_id)
+        others = await self._settler.find_others(purchase, now)
+        await self._returns.ask_surplus(purchase, others.surplus)
+        if (known := await self._known(external_id, supplier_order_id)) is not None:
+            return known
+        metadata = {"supplier_order_id": supplier_order_id}
+        if any(order.supplier_order_id == supplier_order_id for order in others.strange):
+            rule = "it is not what the purchase asked for, and a person must look at it"
+            raise ReturnNotAllowed(f"the order is not given back: {rule}", metadata={**metadata, "rule": rule})
+        if not others.complete:
+            raise SupplierUnavailable("the supplier does not show all orders of the reference; nothing was asked")
+        raise PurchaseUnknown("the supplier has no such order under the purchase's reference", metadata=metadata)
 
     async def _known(self, external_id: str, supplier_order_id: str) -> KeyReturn | None:
         known = (await self._returns.of_purchases([external_id])).get(external_id, ())

@@ -1,6 +1,7 @@
 """Finds out what came of a purchase in doubt. Looks and writes down; it never buys."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -22,6 +23,18 @@ BUSY_WAIT = timedelta(seconds=1)
 LEASE = timedelta(seconds=3)
 # When a search that failed is made again.
 VERIFY_LEASE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Orders under a purchase's reference that it does not keep. Of `strange` ones, not asked for, a person decides.
+
+    `complete`: everything that the supplier counts was seen.
+    """
+
+    surplus: Sequence[SupplierOrder]
+    strange: Sequence[SupplierOrder]
+    complete: bool
 
 
 class Settler:
@@ -81,19 +94,31 @@ class Settler:
         """Search for a placed purchase once more; what a search does not answer is searched for again later."""
         purchase = due.purchase
         try:
-            lookup = await self._supplier.find_orders(purchase.intent.external_id, start_time=due.time)
+            others = await self.find_others(purchase, due.time)
         except (SupplierUnavailable, SupplierUnauthorized) as error:
             logger.warning("search failed", external_id=purchase.intent.external_id, why=error.message)
             return
+        again = None if others.complete else VERIFY_LEASE
+        await self._purchases.record_verified(purchase, others.surplus, again=again)
+
+    async def find_others(self, purchase: Purchase, now: datetime) -> Others:
+        """Search for orders under a reference of which it is known what its purchase keeps: one order, or none.
+
+        Raises SupplierUnavailable or SupplierUnauthorized. `now` is as for `settle`.
+        """
+        lookup = await self._supplier.find_orders(purchase.intent.external_id, start_time=now)
         kept = purchase.supplier_order_id
-        verdict = judge(lookup, purchase.intent, purchase.send_deadline, self._bounds, kept=kept)
-        surplus: Sequence[SupplierOrder] = ()
-        if isinstance(verdict, Found):
-            # The purchase's own order may be missing from the answer; everything but that was bought too much.
-            ours = (verdict.order, *verdict.surplus)
-            surplus = [order for order in ours if order.supplier_order_id != kept]
-            tell_surplus(purchase, *surplus, *verdict.strange)
-        await self._purchases.record_verified(purchase, surplus, again=None if lookup.complete else VERIFY_LEASE)
+        match judge(lookup, purchase.intent, purchase.send_deadline, self._bounds, kept=kept):
+            case Found(order, surplus, strange):
+                # The purchase's own order may be missing from the answer; everything but that was bought too much.
+                ours = [each for each in (order, *surplus) if each.supplier_order_id != kept]
+            case Unsettled(strange):
+                ours = []
+            case Absent():
+                ours, strange = [], ()
+        strange = [order for order in strange if order.supplier_order_id != kept]
+        tell_surplus(purchase, *ours, *strange)
+        return Others(ours, strange, complete=lookup.complete)
 
     def verify_after(self, purchase: Purchase, *, adopted: bool) -> timedelta | None:
         """Return how long after the last moment of sending everything that was taken can be found.

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fulfillment.domain.model import ExternalId, KeyId, OrderId, Purchase
 from fulfillment.domain.planner import Known
@@ -23,7 +23,17 @@ from fulfillment.ports.supplier import (
     ReturnUnderWay,
     WithdrawAnswer,
 )
-from fulfillment.ports.vault import DownloadLink, KeyWish, NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
+from fulfillment.ports.vault import (
+    DownloadLink,
+    FoundKey,
+    KeyWish,
+    NoWord,
+    RevokeAnswer,
+    Revoked,
+    SomeOpened,
+    Upload,
+    Uploaded,
+)
 
 from tests.unit.fulfillment.examples import NOON
 
@@ -142,13 +152,22 @@ def key_ids(purchase: Purchase) -> Sequence[KeyId]:
     return [KeyId(f"key-{purchase.external_id}-{number}") for number in range(purchase.quantity)]
 
 
-def collected(purchase: Purchase, count: int, *, held: int = 0, more: bool = False, ended: bool = False) -> Collected:
+def collected(
+    purchase: Purchase, count: int, *, held: int = 0, more: bool = False, ended: bool = False, unreadable: int = 0
+) -> Collected:
     """Give the first keys of a purchase; the last `held` of them were sold before."""
     keys = [
         ArrivedKey(key_id, "text/plain", held=number >= count - held)
         for number, key_id in enumerate(key_ids(purchase)[:count])
     ]
-    return Collected(keys, "Lantern Hollow", more_ready=more, ended=ended)
+    return Collected(keys, "Lantern Hollow", more_ready=more, ended=ended, unreadable=unreadable)
+
+
+def found(purchase: Purchase, number: int = 0, **changes: object) -> FoundKey:
+    """Find one of the keys of a purchase at vault."""
+    number_there = supplier_order_id(purchase.external_id)
+    key = FoundKey(key_ids(purchase)[number], purchase.item_id, number_there, "text/plain")
+    return replace(key, **changes)  # type: ignore[arg-type] # fields by name
 
 
 @dataclass
@@ -163,6 +182,8 @@ class FakeVault:
     held: set[str] = field(default_factory=set)
     """Uploads by their `key_jwe` that were sold before."""
     revoking: list[RevokeAnswer] = field(default_factory=list)
+    untold: list[FoundKey] = field(default_factory=list)
+    """Sealed keys that are named to whoever asks for the keys of an order, and were to nobody else."""
     is_away: bool = False
 
     async def create_download_link(self, wish: KeyWish) -> DownloadLink:
@@ -172,6 +193,9 @@ class FakeVault:
     async def reveal_key(self, wish: KeyWish) -> str:
         self.wishes.append(wish)
         return "key.jwe"
+
+    async def keys_of(self, order_id: OrderId) -> Sequence[FoundKey] | NoWord:  # noqa: ARG002 # tests have one order
+        return NoWord() if self.is_away else list(self.untold)
 
     async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:  # noqa: ARG002 # the port's
         if self.revoking:

@@ -70,7 +70,7 @@ class Office:
         return Progress(
             self.bench,
             Buyer(self.bench, self.supplier, self.products),
-            KeyCollector(self.bench, self.supplier),
+            KeyCollector(self.bench, self.supplier, self.vault),
             Taker(self.bench, self.supplier, self.vault),
         )
 

@@ -83,6 +83,40 @@ async def test_an_order_that_ended_without_a_key_is_canceled(shop: Shop) -> None
     assert not shop.orders.rows.mails
 
 
+async def test_what_is_unreadable_is_for_a_human_and_the_other_keys_can_be_opened(shop: Shop) -> None:
+    """Also where the answer that first told of them was lost."""
+    await shop.work()
+    shop.supplier.collecting = [NoAnswer(), collected(shop.purchase(), 1, unreadable=1)]
+    await shop.work()
+    shop.clock.pass_seconds(60)
+    await shop.work()
+    found = await shop.found()
+    assert (found.state, found.reason) == (State.NEEDS_ATTENTION, Reason.KEY_UNREADABLE)
+    assert [told.key_id for told in shop.orders.told(FulfillmentKeyReady)] == key_ids(shop.purchase())[:1]
+    assert len(shop.orders.rows.mails) == 1
+    await deliver(shop)
+    assert shop.states() == [State.READY]
+
+
+async def test_everything_that_can_be_opened_is_fetched_before_a_human_is_asked(shop: Shop) -> None:
+    await shop.work()
+    shop.supplier.collecting = [collected(shop.purchase(), 0, more=True, unreadable=1)]
+    await shop.work()
+    assert (shop.states(), shop.seconds_to_next_look()) == ([State.AWAITING_KEYS], 0)
+
+
+async def test_what_a_person_delivered_stands_for_what_is_unreadable(shop: Shop) -> None:
+    await shop.work()
+    shop.supplier.collecting = [Unreadable()]
+    await shop.work()
+    await deliver(shop)
+    await shop.retry()
+    shop.supplier.collecting = [collected(shop.purchase(), 1, unreadable=1)]
+    await shop.work()
+    assert shop.states() == [State.READY]
+    assert sum(key.is_openable for key in shop.sealed()) == 2
+
+
 async def test_what_a_person_delivered_counts_when_the_supplier_ends_the_order(shop: Shop) -> None:
     await shop.work()
     shop.supplier.collecting = [Unreadable()]

@@ -317,7 +317,7 @@ async def test_what_is_bought_while_it_is_canceled_goes_back() -> None:
     (claimed,) = await office.claim()
     await office.cancel()
     await office.progress.act(claimed)
-    assert office.states() == [State.RETURNING]
+    assert office.states() == [State.REVOKING]
     await office.settle()
     assert office.states() == [State.CANCELED]
     assert len(office.supplier.given_back) == 1

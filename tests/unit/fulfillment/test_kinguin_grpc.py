@@ -144,6 +144,18 @@ async def test_only_what_the_supplier_called_off_and_we_have_all_of_is_over(
     assert answer.ended is ended
 
 
+async def test_what_cannot_be_read_is_told_beside_the_keys_that_can() -> None:
+    told = pb.CollectKeysResponse(
+        purchase=pb.Purchase(quantity=2),
+        keys=[pb.KeyRef(key_id="key-1", content_type="text/plain")],
+        unreadable_keys=[pb.UnreadableKey(source_ref="kinguin:PHS1:2")],
+        unreadable_count=1,
+    )
+    answer = await supplier_of(Peer(told)).collect(BUYING)
+    assert isinstance(answer, Collected)
+    assert ([key.key_id for key in answer.keys], answer.unreadable) == (["key-1"], 1)
+
+
 REFUSED = pb.Purchase(state=pb.PURCHASE_STATE_REFUSED, refusal=pb.SupplierProblem(kind="withdrawn"))
 
 

@@ -5,13 +5,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from fulfillment.domain.model import KeyId, OrderId, Reason, State
+from fulfillment.domain.model import ItemId, KeyId, OrderId, Reason, State
 from fulfillment.ports.supplier import InDoubt, NoAnswer, ReturnRefused, ReturnUnderWay
 from fulfillment.ports.vault import NoWord, RevokeAnswer, SomeOpened
 from fulfillment.taking_back import MOST_ROUNDS
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentKeyReady
 
-from tests.unit.fulfillment.fakes import FakeVault, collected, key_ids
+from tests.unit.fulfillment.fakes import FakeVault, collected, found, key_ids
 from tests.unit.fulfillment.office import Office, a_refund
 
 
@@ -169,6 +169,103 @@ async def test_a_key_that_arrives_after_it_was_given_up_is_revoked_too(office: O
     await office.settle()
     assert office.states() == [State.REFUNDED]
     assert office.vault.shredded == set(key_ids(office.purchase()))
+
+
+@pytest.mark.parametrize(("give_up", "end"), [(Office.cancel, State.CANCELED), (Office.refund, State.REFUNDED)])
+async def test_a_key_that_arrives_when_all_is_over_is_revoked_too(
+    office: Office, give_up: Callable[[Office], Awaitable[object]], end: State
+) -> None:
+    await office.buy(1)
+    await office.work()
+    (late,) = await office.claim()
+    await give_up(office)
+    await office.settle()
+    assert (office.states(), office.vault.revoked) == ([end], set())
+    await office.progress.act(late)
+    assert office.states() == [end]
+    assert office.vault.revoked == set(key_ids(office.purchase()))
+    assert not [key for key in office.sealed() if key.is_openable]
+    assert not office.orders.told(FulfillmentKeyReady)
+
+
+@pytest.mark.parametrize("give_up", [Office.cancel, Office.refund])
+async def test_a_key_whose_name_was_never_told_is_revoked_and_destroyed_as_the_others_are(
+    office: Office, give_up: Callable[[Office], Awaitable[object]]
+) -> None:
+    """The answer of a collection was lost, then nobody collects any more: vault alone knows of the key."""
+    await office.buy(2)
+    await office.work()
+    office.supplier.collecting = [NoAnswer()]
+    await office.work()
+    office.vault.untold = [found(office.purchase()), found(office.purchase(), 1, held=True)]
+    await give_up(office)
+    await office.work()
+    assert (office.states(), office.vault.revoked) == ([State.RETURNING], set(key_ids(office.purchase())))
+    await office.settle()
+    assert office.vault.shredded == set(key_ids(office.purchase()))
+    assert not [key for key in office.sealed() if key.is_openable]
+    assert not office.orders.told(FulfillmentKeyReady)
+
+
+async def test_keys_of_something_else_in_the_same_order_are_left_alone(office: Office) -> None:
+    await office.buy(1)
+    await office.work()
+    await office.cancel()
+    own = office.purchase()
+    office.vault.untold = [
+        found(own, supplier_order_id="PHS-another", key_id=KeyId("another")),
+        found(own, supplier_order_id="", key_id=KeyId("uploaded")),
+        found(own, item_id=ItemId("item-9"), key_id=KeyId("of another line")),
+    ]
+    await office.settle()
+    assert (office.states(), office.vault.revoked) == ([State.CANCELED], set())
+
+
+async def test_what_was_sold_and_opened_before_a_database_was_restored_is_not_taken_back(office: Office) -> None:
+    """Our rows forgot that it was bought; its owner did not forget the key."""
+    await office.buy(2)
+    await office.cancel()
+    office.supplier.sell(office.purchase())
+    first, second = key_ids(office.purchase())
+    office.vault.untold = [found(office.purchase(), open_time=office.clock.now()), found(office.purchase(), 1)]
+    office.vault.opened = {first}
+    await office.settle()
+    assert (office.states(), office.reasons()) == ([State.NEEDS_ATTENTION], [Reason.RETURN_REFUSED])
+    assert (office.vault.revoked, office.supplier.given_back) == ({second}, {})
+    assert office.purchase().canceled_quantity == 1
+
+
+@pytest.mark.parametrize("state", [State.REVOKING, State.SHREDDING])
+async def test_nothing_is_over_before_vault_has_said_what_it_has(office: Office, state: State) -> None:
+    await ready(office)
+    await office.refund()
+    while office.states() != [state]:
+        await office.work()
+        office.clock.pass_seconds(1)
+    office.vault.is_away = True
+    for _ in range(3):
+        await office.work()
+        office.clock.pass_seconds(10)
+    assert office.states() == [state]
+    office.vault.is_away = False
+    await office.settle()
+    assert office.states() == [State.REFUNDED]
+
+
+async def test_a_key_that_was_sealed_while_the_others_went_back_is_found_before_all_is_over(office: Office) -> None:
+    await office.buy(2)
+    await office.work()
+    await office.cancel()
+    while office.states() != [State.SHREDDING]:
+        await office.work()
+        office.clock.pass_seconds(1)
+    office.vault.untold = [found(office.purchase())]
+    await office.work()
+    assert office.states() == [State.REVOKING]
+    await office.settle()
+    assert office.states() == [State.CANCELED]
+    assert office.vault.shredded == set(key_ids(office.purchase())[:1])
+    assert office.canceled() == [("item-1", 2, "CANCEL_ASKED")]
 
 
 async def test_a_key_that_arrives_while_a_person_is_asked_is_for_nobody(office: Office) -> None:

@@ -1,15 +1,17 @@
 """What is asked of vault, and what its answers come to."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import grpc
 import pytest
 from chassis.errors import RemoteError
-from fulfillment.adapters.vault_grpc import GrpcVault
+from fulfillment.adapters.vault_grpc import MOST_PAGES, GrpcVault
 from fulfillment.domain.model import ItemId, KeyId, OrderId
 from fulfillment.errors import KeyNotNeeded
-from fulfillment.ports.vault import NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
+from fulfillment.facts import timestamp
+from fulfillment.ports.vault import FoundKey, NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
 from google.protobuf.message import Message
 from keyferry.vault.v1 import vault_service_pb2 as pb
 
@@ -93,6 +95,38 @@ async def test_a_key_is_destroyed_once_vault_says_so(answer: Message | Exception
     (request,) = peer.requests
     assert isinstance(request, pb.ShredKeyRequest)
     assert (request.order_id, request.key_id, request.reason) == ("order-1", "key-a", "canceled")
+
+
+OPENED = datetime(2026, 1, 2, tzinfo=UTC)
+THERE = [
+    pb.SealedKey(
+        key_id="key-a",
+        item_id="item-1",
+        source_ref="kinguin:PHS1:k:1",
+        content_type="text/plain",
+        state=pb.STATE_SEALING,
+    ),
+    pb.SealedKey(key_id="key-b", item_id="item-1", source_ref="kinguin:PHS1:k2", state=pb.STATE_HELD),
+    pb.SealedKey(key_id="key-c", item_id="item-1", source_ref="manual:kf1-x:7", state=pb.STATE_REVOKED),
+    pb.SealedKey(key_id="key-d", item_id="item-2", source_ref="kinguin:PHS2:k1", open_time=timestamp(OPENED)),
+]
+
+
+async def test_every_key_of_an_order_is_found_with_where_it_came_from() -> None:
+    peer = Peer(pb.ListKeysResponse(keys=THERE[:3], next_page_token="more"), pb.ListKeysResponse(keys=THERE[3:]))
+    found = await vault_of(peer).keys_of(ORDER_ID)
+    assert found == [
+        FoundKey(A, ItemId("item-1"), "PHS1", "text/plain", sealed=False),
+        FoundKey(B, ItemId("item-1"), "PHS1", "", held=True),
+        FoundKey(KeyId("key-c"), ItemId("item-1"), "", "", taken_back=True),
+        FoundKey(KeyId("key-d"), ItemId("item-2"), "PHS2", "", open_time=OPENED),
+    ]
+    assert [cast("pb.ListKeysRequest", request).order_id for request in peer.requests] == ["order-1", "order-1"]
+
+
+@pytest.mark.parametrize("answer", [failing("SERVICE_UNAVAILABLE"), pb.ListKeysResponse(next_page_token="for ever")])
+async def test_what_is_not_listed_to_its_end_is_not_known(answer: Message | Exception) -> None:
+    assert await vault_of(Peer(*[answer] * MOST_PAGES)).keys_of(ORDER_ID) == NoWord()
 
 
 async def test_the_upload_key_passes_through_unread() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from chassis.errors import RequestIdReused, ServiceUnavailable
 from chassis.secret import SecretBytes
-from kinguin_gateway.collecting import MOST_NEW_KEYS, Collection, Collector
+from kinguin_gateway.collecting import MOST_NEW_KEYS, Collection, Collector, UnreadableKey
 from kinguin_gateway.domain.purchase import Intent, Purchase, PurchaseState, SupplierOrder, SupplierOrderState
-from kinguin_gateway.errors import KeyUnreadable, PurchaseNotPlaced, PurchaseUnknown
+from kinguin_gateway.errors import PurchaseNotPlaced, PurchaseUnknown
 from kinguin_gateway.ports.supplier import SuppliedKey
 
 from tests.unit.kinguin_gateway.fakes import (
@@ -148,17 +148,27 @@ async def test_a_key_of_another_product_is_told_and_not_sealed(logs: list[Mutabl
     assert "supplier delivered a key of another product" in [entry["event"] for entry in logs]
 
 
-async def test_what_was_sealed_is_kept_when_vault_fails_for_another_key() -> None:
+async def test_what_was_sealed_is_kept_and_told_when_vault_fails_for_another_key() -> None:
     world = World()
     world.deliver(a_key(1), a_key(2))
     world.vault.step = fails("k2", ServiceUnavailable("vault is away"))
-    with pytest.raises(ServiceUnavailable):
-        await world.collect()
-    assert [key.supplier_key_id for key in world.row.keys] == ["k1"]
+    for _ in range(2):
+        partly = await world.collect()
+        assert [key.supplier_key_id for key in partly.keys] == ["k1"]
+        assert not partly.more_keys_ready, "asking again at once would only be answered the same"
     assert world.row.next_look_time is not None
     world.vault.step = fails("nothing", ServiceUnavailable(""))
     assert len((await world.collect()).keys) == 2
     assert world.vault.calls.count("kinguin:PHS00001:k1") == 1
+
+
+async def test_a_failing_vault_is_told_where_there_is_no_key_to_tell_of() -> None:
+    world = World()
+    world.deliver(a_key(1), a_key(2))
+    world.vault.step = fails("", ServiceUnavailable("vault is away"))
+    with pytest.raises(ServiceUnavailable):
+        await world.collect()
+    assert world.row.keys == []
 
 
 async def test_a_crash_between_vault_and_the_database_seals_the_same_key_again() -> None:
@@ -180,14 +190,50 @@ async def test_a_key_that_vault_holds_back_is_told_as_held() -> None:
     assert [key.held for key in (await world.collect()).keys] == [True, False]
 
 
+def no_key(number: int) -> SuppliedKey:
+    return replace(a_key(number), value=None, content_type="application/pdf")
+
+
 async def test_what_is_no_key_keeps_no_good_key_from_its_owner(logs: list[MutableMapping[str, Any]]) -> None:
     world = World()
-    world.deliver(a_key(1), replace(a_key(2), value=None, content_type="application/pdf"))
-    assert len((await world.collect()).keys) == 1
-    with pytest.raises(KeyUnreadable) as unreadable:
-        await world.collect()
-    assert unreadable.value.metadata["supplier_key_id"] == "k2"
+    world.deliver(a_key(1), no_key(2))
+    # The second answer names the key too: the first one may have been lost.
+    for _ in range(2):
+        collection = await world.collect()
+        assert [key.supplier_key_id for key in collection.keys] == ["k1"]
+        assert collection.unreadable == [UnreadableKey("kinguin:PHS00001:k2", "application/pdf")]
+    assert world.row.next_look_time is not None, "the supplier may yet mend it"
     assert "GAME-KEY" not in json.dumps(logs, default=str)
+
+
+async def test_another_key_under_a_used_number_is_unreadable_and_keeps_no_good_key_from_its_owner() -> None:
+    world = World()
+    world.deliver(a_key(1), a_key(2))
+    await world.collect()
+    # The collection that sealed it died before it was written down, and the supplier shows another key by then.
+    del world.row.keys[:]
+    world.deliver(replace(a_key(1), value=SecretBytes(b"ANOTHER-KEY")), a_key(2))
+    collection = await world.collect()
+    assert [key.supplier_key_id for key in collection.keys] == ["k2"]
+    assert [key.source_ref for key in collection.unreadable] == ["kinguin:PHS00001:k1"]
+
+
+async def test_very_much_that_is_no_key_keeps_no_good_key_from_its_owner() -> None:
+    world = World(quantity=2 * MOST_NEW_KEYS)
+    bad = [no_key(number) for number in range(MOST_NEW_KEYS + 1)]
+    world.deliver(*bad, *(a_key(number) for number in range(MOST_NEW_KEYS + 1, 2 * MOST_NEW_KEYS)))
+    collection = await world.collect()
+    assert (len(collection.keys), len(collection.unreadable)) == (MOST_NEW_KEYS - 1, MOST_NEW_KEYS + 1)
+    assert not collection.more_keys_ready
+
+
+async def test_what_is_unreadable_is_told_once_nothing_else_can_be_sealed() -> None:
+    world = World(quantity=3)
+    world.deliver(a_key(1), no_key(2), a_key(3))
+    world.vault.step = fails("k3", ServiceUnavailable("vault is away"))
+    assert (await world.collect()).unreadable == ()
+    world.vault.step = fails("nothing", ServiceUnavailable(""))
+    assert [key.source_ref for key in (await world.collect()).unreadable] == ["kinguin:PHS00001:k2"]
 
 
 async def test_plaintext_is_dropped_as_soon_as_vault_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

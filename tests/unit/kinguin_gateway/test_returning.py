@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from kinguin_gateway.domain.guard import NoAnswer, NotSent, Rejected, Unreadable
+from kinguin_gateway.domain.guard import Bounds, NoAnswer, NotSent, Rejected, Unreadable
 from kinguin_gateway.domain.looking import Pace
 from kinguin_gateway.domain.purchase import (
     OrderKey,
@@ -20,6 +20,7 @@ from kinguin_gateway.domain.purchase import (
 from kinguin_gateway.domain.returning import MOST_LOOKS, MOST_SENT, KeyReturn, ReturnState
 from kinguin_gateway.errors import PurchaseNotPlaced, PurchaseUnknown, ReturnNotAllowed, SupplierUnavailable
 from kinguin_gateway.returning import Returner
+from kinguin_gateway.settling import Settler
 
 from tests.unit.kinguin_gateway.fakes import INTENT, REQUEST_ID, FakePurchases, FakeSupplier, Row, an_order
 from tests.unit.simulated import EPOCH
@@ -57,6 +58,14 @@ class FakeReturns:
             ),
         )
 
+    async def ask_surplus(self, purchase: Purchase, surplus: Sequence[SupplierOrder]) -> None:
+        for order in surplus:
+            assert order.supplier_order_id != purchase.supplier_order_id
+            row = KeyReturn(
+                order.supplier_order_id, order.external_id, surplus=True, state=ReturnState.ASKED, create_time=self.now
+            )
+            self.rows.setdefault(order.supplier_order_id, row)
+
     async def claim(self, key_return: KeyReturn, *, lease: timedelta) -> bool:
         assert lease > timedelta(0)
         return key_return.supplier_order_id in self.rows
@@ -89,12 +98,15 @@ class World:
         self.purchases.rows[INTENT.external_id] = Row(placed, REQUEST_ID)
         self.order = an_order(state=SupplierOrderState.COMPLETED, preorder=preorder)
         self.supplier.taken.append(self.order)
+        self.supplier.visible_at[self.order.supplier_order_id] = 0.0
         self.show(*(keys or (D, D)))
         pace = Pace(first=timedelta(seconds=2), longest=timedelta(hours=1))
+        bounds = Bounds(commit=timedelta(seconds=120), search_lag=timedelta(seconds=60))
         self.returner = Returner(
             self.purchases,
             self.returns,
             self.supplier,
+            Settler(self.purchases, self.supplier, bounds=bounds, pace=pace, chance=lambda: 0.5),
             pace=pace,
             call_limit=timedelta(seconds=20),
             chance=lambda: 0.5,
@@ -108,6 +120,16 @@ class World:
 
     async def ask(self) -> KeyReturn:
         return await self.returner.give_back(INTENT.external_id, "", REQUEST_ID)
+
+    def sell_again(self, number: str = "PHS00002", **changes: object) -> SupplierOrder:
+        """Let the supplier have another order under the same reference, which nobody has noticed."""
+        again = replace(self.order, supplier_order_id=number, **changes)  # type: ignore[arg-type] # fields by name
+        self.supplier.taken.append(again)
+        self.supplier.visible_at[number] = 0.0
+        return again
+
+    async def ask_for(self, number: str) -> KeyReturn:
+        return await self.returner.give_back(INTENT.external_id, number, REQUEST_ID)
 
     async def work(self) -> KeyReturn:
         (due,) = await self.returner.claim(10)
@@ -288,3 +310,88 @@ async def test_of_two_who_send_one_does() -> None:
     world.returns.rows["PHS00001"] = replace(stale, sent_count=stale.sent_count + 1)
     assert (await world.returner.work(stale)) == stale
     assert len(world.asked) == 1
+
+
+async def test_a_second_order_that_nobody_noticed_is_found_and_given_back_once() -> None:
+    world = World()
+    world.sell_again()
+    for _ in range(3):
+        given = await world.ask_for("PHS00002")
+        assert (given.state, given.surplus) == (ReturnState.ACCEPTED, True)
+    assert world.asked == ["PHS00002"]
+
+
+async def test_every_order_that_the_purchase_does_not_keep_goes_back_with_the_one_asked_for() -> None:
+    world = World()
+    world.sell_again("PHS00002")
+    world.sell_again("PHS00003")
+    await world.ask_for("PHS00003")
+    assert {each.supplier_order_id: each.surplus for each in world.returns.rows.values()} == {
+        "PHS00002": True,
+        "PHS00003": True,
+    }
+    assert world.asked == ["PHS00003"], "the other one is due, for whoever looks next"
+
+
+async def test_the_order_that_a_purchase_keeps_is_never_surplus_though_the_other_is_older() -> None:
+    world = World()
+    world.order = replace(world.order, create_time=EPOCH)
+    world.supplier.show(world.order)
+    world.sell_again(create_time=EPOCH - timedelta(hours=1))
+    await world.ask_for("PHS00002")
+    assert list(world.returns.rows) == ["PHS00002"]
+
+
+async def test_what_is_surplus_is_not_hidden_by_a_search_that_leaves_out_the_purchases_own_order() -> None:
+    world = World()
+    world.sell_again()
+    world.supplier.visible_at["PHS00001"] = 1e9
+    assert (await world.ask_for("PHS00002")).surplus
+    assert world.asked == ["PHS00002"]
+
+
+async def test_an_order_that_is_not_under_our_reference_is_not_given_back() -> None:
+    world = World()
+    world.sell_again(external_id="kf1-of-another")
+    with pytest.raises(PurchaseUnknown):
+        await world.ask_for("PHS00002")
+    assert "PHS00002" not in world.returns.rows
+    assert not world.asked
+
+
+async def test_an_order_under_our_reference_that_we_never_asked_for_is_for_a_person() -> None:
+    world = World()
+    line = replace(world.order.lines[0], product_id="something else")
+    world.sell_again(lines=[line])
+    with pytest.raises(ReturnNotAllowed, match="not what the purchase asked for"):
+        await world.ask_for("PHS00002")
+    assert (world.asked, world.returns.rows) == ([], {})
+
+
+async def test_a_search_that_fails_gives_nothing_back() -> None:
+    world = World()
+    world.sell_again()
+    world.supplier.search_fails = lambda: True
+    with pytest.raises(SupplierUnavailable):
+        await world.ask_for("PHS00002")
+    assert (world.asked, world.returns.rows) == ([], {})
+
+
+async def test_of_a_refused_purchase_whatever_was_taken_after_all_goes_back() -> None:
+    world = World()
+    row = world.purchases.rows[INTENT.external_id]
+    row.purchase = replace(row.purchase, state=PurchaseState.REFUSED, supplier_order_id="")
+    assert (await world.ask_for("PHS00001")).surplus
+    assert world.asked == ["PHS00001"]
+    with pytest.raises(PurchaseNotPlaced):
+        await world.ask()
+
+
+@pytest.mark.parametrize("state", [PurchaseState.INTENDED, PurchaseState.IN_DOUBT])
+async def test_while_it_is_not_known_which_order_a_purchase_keeps_none_is_surplus(state: PurchaseState) -> None:
+    world = World()
+    row = world.purchases.rows[INTENT.external_id]
+    row.purchase = replace(row.purchase, state=state, supplier_order_id="")
+    with pytest.raises(PurchaseNotPlaced):
+        await world.ask_for("PHS00001")
+    assert not world.asked

@@ -194,7 +194,7 @@ BUYING = (
                t.supplier_order_id, s.supplier_order_id
         FROM stage_supplier_order s
         JOIN stage_purchase t ON t.run_id = :run AND t.external_id = s.external_id
-        WHERE t.state = 'PLACED' AND t.supplier_order_id <> '' AND t.supplier_order_id <> s.supplier_order_id
+        WHERE (t.state = 'REFUSED' OR (t.state = 'PLACED' AND t.supplier_order_id NOT IN ('', s.supplier_order_id)))
           AND s.state <> 'REFUNDED' AND NOT EXISTS (
               SELECT FROM stage_surplus w WHERE w.run_id = :run AND w.supplier_order_id = s.supplier_order_id
                 AND w.return_state IN ('REFUNDED', 'REFUSED')

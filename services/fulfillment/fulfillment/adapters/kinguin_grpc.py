@@ -55,7 +55,8 @@ PAGE_SIZE = 1000
 # An order of a thousand keys is some hundred purchases with all their attempts; more pages than this are a mistake.
 MOST_PAGES = 20
 _NAMESPACE = uuid.UUID("5f1f4f6e-53a0-4e43-8a0e-0f9a3c0d7b21")
-# Asking again changes nothing about these.
+# Asking again changes nothing about these. What is unreadable is an error of a kinguin-gateway of before only: today's
+# tells it beside the keys that are not.
 _NOT_COLLECTED: Mapping[str, CollectAnswer] = {
     "KEY_UNREADABLE": Unreadable(),
     "SOURCE_REF_CONFLICT": Unreadable(),
@@ -103,6 +104,13 @@ class GrpcSupplier:
         except KeyferryError as error:
             logger.warning("keys were not collected", external_id=purchase.external_id, reason=error.reason)
             return _NOT_COLLECTED.get(error.reason, NoAnswer())
+        if answer.unreadable_count:
+            logger.error(
+                "keys cannot be read",
+                external_id=purchase.external_id,
+                count=answer.unreadable_count,
+                source_refs=[key.source_ref for key in answer.unreadable_keys],
+            )
         return Collected(
             keys=[ArrivedKey(KeyId(key.key_id), key.content_type, key.held) for key in answer.keys],
             product_name=answer.purchase.product_name,
@@ -110,6 +118,7 @@ class GrpcSupplier:
             # What it has delivered and we have not sealed is not missing: it is collected again.
             ended=answer.purchase.supplier_order_state in _ENDED
             and answer.purchase.sealed_count >= answer.purchase.delivered_count,
+            unreadable=answer.unreadable_count,
         )
 
     async def withdraw(self, buying: Buying) -> WithdrawAnswer:

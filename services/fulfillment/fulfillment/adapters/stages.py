@@ -266,7 +266,7 @@ class PostgresStage:
         await self._check_staged(run)
 
     async def surplus(self, run: Run, *, since: datetime, after: int, limit: int) -> Sequence[Difference]:
-        """Return orders bought too much that are young enough to go back."""
+        """Return orders bought too much that are young enough to go back, and that no row of ours holds for its own."""
         statement = text("""
             SELECT d.position, d.kind, d.order_id, d.external_id, d.supplier_order_id, d.key_id, d.payment_id,
                    d.expected, d.found, d.mended
@@ -274,6 +274,10 @@ class PostgresStage:
             JOIN stage_supplier_order s ON s.run_id = d.run_id AND s.supplier_order_id = d.supplier_order_id
             WHERE d.run_id = :run AND d.kind = 'BOUGHT_TWICE' AND NOT d.mended AND s.create_time > :since
               AND d.position > :after
+              AND NOT EXISTS (
+                  SELECT FROM purchase u
+                  WHERE u.external_id = d.external_id AND u.supplier_order_id = d.supplier_order_id
+              )
             ORDER BY d.position LIMIT :limit
         """)
         values = {"run": run.run_id, "since": since, "after": after, "limit": limit}

@@ -11,10 +11,11 @@ from keyferry.type.v1 import actor_pb2
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
-from fulfillment.domain.model import KeyId, OrderId
+from fulfillment.domain.model import ItemId, KeyId, OrderId
 from fulfillment.errors import KeyNotNeeded
 from fulfillment.ports.vault import (
     DownloadLink,
+    FoundKey,
     KeyWish,
     NoWord,
     RevokeAnswer,
@@ -27,6 +28,11 @@ from fulfillment.ports.vault import (
 
 logger = structlog.get_logger(__name__)
 
+# A page of rows by an index.
+LIST_SECONDS = 10.0
+PAGE_SIZE = 1000
+# An order has some thousand keys at most, with all that was replaced; more pages than this are a mistake.
+MOST_PAGES = 20
 # One transaction over as many as a thousand keys.
 REVOKE_SECONDS = 30.0
 # A row, then an object of the store.
@@ -62,6 +68,23 @@ class GrpcVault:
             recipient_jwk=wish.recipient_jwk,
         )
         return (await self._stub.RevealKey(request)).key_jwe
+
+    async def keys_of(self, order_id: OrderId) -> Sequence[FoundKey] | NoWord:
+        """Return every key that vault has of an order."""
+        request = pb.ListKeysRequest(order_id=order_id, page_size=PAGE_SIZE)
+        found: list[FoundKey] = []
+        try:
+            for _ in range(MOST_PAGES):
+                page = await self._stub.ListKeys(request, timeout=LIST_SECONDS)
+                found += [_found(key) for key in page.keys]
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
+        except KeyferryError as error:
+            logger.warning("the keys of an order were not listed", order_id=order_id, reason=error.reason)
+            return NoWord()
+        logger.error("vault has too many keys of an order", order_id=order_id, keys=len(found))
+        return NoWord()
 
     async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:
         """Revoke all of these keys, or none where any was opened."""
@@ -113,6 +136,21 @@ class GrpcVault:
             # A repeat of an upload that was not needed before, and destroyed.
             raise KeyNotNeeded("the upload was destroyed, because nobody needed it; upload it with a new request_id")
         return Uploaded(KeyId(sealed.key_id), held=sealed.state == pb.STATE_HELD)
+
+
+def _found(key: pb.SealedKey) -> FoundKey:
+    # As kinguin-gateway names its keys: by the supplier's order, and the key in it.
+    kind, _, rest = key.source_ref.partition(":")
+    return FoundKey(
+        key_id=KeyId(key.key_id),
+        item_id=ItemId(key.item_id),
+        supplier_order_id=rest.partition(":")[0] if kind == "kinguin" else "",
+        content_type=key.content_type,
+        held=key.state == pb.STATE_HELD,
+        sealed=key.state != pb.STATE_SEALING,
+        taken_back=key.state in {pb.STATE_REVOKED, pb.STATE_SHREDDED},
+        open_time=key.open_time.ToDatetime(UTC) if key.HasField("open_time") else None,
+    )
 
 
 def _actor(viewer: Viewer) -> actor_pb2.Actor:

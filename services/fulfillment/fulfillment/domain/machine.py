@@ -191,7 +191,7 @@ TRANSITIONS: Mapping[tuple[State, Signal], Transition] = {
     (S.WITHDRAWING,     G.ORDER_REFUSED):      T(S.CANCELED,        effect=E.MONEY_BACK),
     (S.WITHDRAWING,     G.OFFER_REFUSED):      T(S.CANCELED,        effect=E.MONEY_BACK),
     (S.WITHDRAWING,     G.SALE_REFUSED):       T(S.CANCELED,        effect=E.MONEY_BACK),
-    (S.WITHDRAWING,     G.ORDER_PLACED):       T(S.RETURNING,       effect=E.MONEY_BACK),
+    (S.WITHDRAWING,     G.ORDER_PLACED):       T(S.REVOKING),
     (S.WITHDRAWING,     G.ORDER_IN_DOUBT):     T(S.WITHDRAWING),
     (S.WITHDRAWING,     G.NO_ANSWER):          T(S.WITHDRAWING),
     (S.WITHDRAWING,     G.TOO_OLD):            T(S.NEEDS_ATTENTION, reason=R.GIVE_UP_TOO_OLD),

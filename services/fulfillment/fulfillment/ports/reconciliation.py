@@ -236,7 +236,10 @@ class Stage(Protocol):
         ...
 
     async def surplus(self, run: Run, *, since: datetime, after: int, limit: int) -> Sequence[Difference]:
-        """Return orders bought too much whose return was not asked for and that are young enough for one."""
+        """Return orders bought too much whose return was not asked for and that are young enough for one.
+
+        What our own purchase holds for its order is never among them, whatever kinguin-gateway says it keeps.
+        """
         ...
 
     async def mended(self, run: Run, position: int) -> None:

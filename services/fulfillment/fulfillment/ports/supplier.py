@@ -66,7 +66,7 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What was delivered cannot be sealed as a key, however often we ask."""
+    """What was delivered cannot be sealed as a key, however often we ask, and what else there is was not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,16 @@ class ArrivedKey:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Every key of a purchase that is sealed so far. `ended` means that the supplier will deliver no more."""
+    """Every key of a purchase that is sealed so far. `ended` means that the supplier will deliver no more.
+
+    `unreadable` counts what was delivered besides and can never be sealed.
+    """
 
     keys: Sequence[ArrivedKey]
     product_name: str
     more_ready: bool
     ended: bool
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

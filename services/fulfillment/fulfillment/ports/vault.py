@@ -61,6 +61,24 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundKey:
+    """A key of an order as vault has it, whoever was told of it.
+
+    `supplier_order_id` is empty for one that a person uploaded. What is not `sealed` yet may be revoked, and cannot be
+    opened. What is `taken_back` is revoked or destroyed.
+    """
+
+    key_id: KeyId
+    item_id: ItemId
+    supplier_order_id: str
+    content_type: str
+    held: bool = False
+    sealed: bool = True
+    taken_back: bool = False
+    open_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Revoked:
     """All of the keys are revoked."""
 
@@ -81,7 +99,10 @@ RevokeAnswer = Revoked | SomeOpened | NoWord
 
 
 class Vault(Protocol):
-    """Vault, which alone opens keys. Its errors pass through, but for revoking and shredding, which have answers."""
+    """Vault, which alone opens keys.
+
+    Its errors pass through, but for finding, revoking and shredding, which have answers.
+    """
 
     async def create_download_link(self, wish: KeyWish) -> DownloadLink:
         """Return a download link for the owner."""
@@ -89,6 +110,10 @@ class Vault(Protocol):
 
     async def reveal_key(self, wish: KeyWish) -> str:
         """Return the key, encrypted to the owner's one-time key."""
+        ...
+
+    async def keys_of(self, order_id: OrderId) -> Sequence[FoundKey] | NoWord:
+        """Return every key that vault has of an order, also those whose names were never told to anybody."""
         ...
 
     async def revoke_keys(self, order_id: OrderId, key_ids: Sequence[KeyId], *, why: str) -> RevokeAnswer:

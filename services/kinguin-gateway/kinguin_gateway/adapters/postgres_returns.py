@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kinguin_gateway.adapters.announcements import order_changed, purchase_audited
 from kinguin_gateway.adapters.purchase_rows import NOW, WHOLE, purchase_of, same_purchase, write_key_states
+from kinguin_gateway.adapters.surplus_rows import write_surplus
 from kinguin_gateway.adapters.tables import KEY_RETURN, PURCHASE, SEALED_KEY
 from kinguin_gateway.domain.purchase import Problem, Purchase, SupplierOrder
 from kinguin_gateway.domain.returning import KeyReturn, ReturnState
@@ -71,6 +72,12 @@ class PostgresReturns:
                 return _key_return(row)
             known = select(KEY_RETURN).where(_R.supplier_order_id == purchase.supplier_order_id)
             return _key_return((await connection.execute(known)).one())
+
+    async def ask_surplus(self, purchase: Purchase, surplus: Sequence[SupplierOrder]) -> None:
+        """See the port."""
+        async with self._database.transaction("kinguin_gateway.ask_surplus_return") as connection:
+            kept = select(*WHOLE).where(same_purchase(purchase)).with_for_update(of=PURCHASE)
+            await write_surplus(connection, self._outbox, (await connection.execute(kept)).one(), surplus)
 
     async def claim(self, key_return: KeyReturn, *, lease: timedelta) -> bool:
         """See the port."""

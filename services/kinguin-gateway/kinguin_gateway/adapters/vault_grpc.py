@@ -1,11 +1,12 @@
 """Vault over gRPC: the one way that a game key takes out of this process."""
 
 import grpc
+from chassis.errors import KeyferryError
 from chassis.failpoints import repeatable
 from keyferry.vault.v1 import vault_service_pb2 as pb
 from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
-from kinguin_gateway.ports.vault import KeyToSeal, Sealed
+from kinguin_gateway.ports.vault import KeyToSeal, Sealed, Unsealable
 
 
 class VaultGrpc:
@@ -27,6 +28,10 @@ class VaultGrpc:
         )
         try:
             response = await repeatable("kinguin_gateway.seal", lambda: self._stub.SealKey(request))
+        except KeyferryError as error:
+            if error.reason == "SOURCE_REF_CONFLICT" or error.code is grpc.StatusCode.INVALID_ARGUMENT:
+                raise Unsealable from error
+            raise
         finally:
             request.ClearField("plaintext_key")
         return Sealed(response.key.key_id, held=response.key.state == pb.STATE_HELD)

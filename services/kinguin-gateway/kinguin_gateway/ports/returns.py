@@ -23,6 +23,13 @@ class Returns(Protocol):
         """Write that the order which a purchase keeps is to be given back; once for ever."""
         ...
 
+    async def ask_surplus(self, purchase: Purchase, surplus: Sequence[SupplierOrder]) -> None:
+        """Write that orders are to be given back which a purchase does not keep; each once for ever.
+
+        What the purchase keeps by then is passed over: it is compared in the transaction that writes.
+        """
+        ...
+
     async def claim(self, key_return: KeyReturn, *, lease: timedelta) -> bool:
         """Lease one return; False when another works on it, or has."""
         ...

@@ -27,9 +27,16 @@ class Sealed:
     held: bool
 
 
+class Unsealable(Exception):
+    """Vault takes it for no key, or has another one under this `source_ref`: the supplier delivered two as one."""
+
+
 class Vault(Protocol):
     """Seals keys. The only place outside this process that ever receives one."""
 
     async def seal(self, key: KeyToSeal) -> Sealed:
-        """Seal a key and return once it is safe; doing it again returns the same. Raises vault's own errors."""
+        """Seal a key and return once it is safe; doing it again returns the same.
+
+        Raises Unsealable, which asking again does not mend, and vault's own errors.
+        """
         ...

@@ -1,6 +1,6 @@
 """A vault that remembers."""
 
-from kinguin_gateway.ports.vault import KeyToSeal, Sealed
+from kinguin_gateway.ports.vault import KeyToSeal, Sealed, Unsealable
 
 from tests.unit.kinguin_gateway.fakes.samples import Step, no_trouble
 
@@ -19,5 +19,6 @@ class FakeVault:
         await self.step(key.source_ref)
         value = key.value.expose()
         known = self.sealed.setdefault(key.source_ref, (key, value))
-        assert known[1] == value
+        if known[1] != value:
+            raise Unsealable
         return Sealed(f"key-of-{key.source_ref}", held=value in self.held)

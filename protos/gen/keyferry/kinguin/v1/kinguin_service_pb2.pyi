@@ -827,8 +827,12 @@ class CollectKeysResponse(_message.Message):
     PURCHASE_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     MORE_KEYS_READY_FIELD_NUMBER: _builtins.int
+    UNREADABLE_KEYS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
     more_keys_ready: _builtins.bool
     """True when the supplier has delivered keys that this call did not get to."""
+    unreadable_count: _builtins.int
+    """How many of them there are, those included that are not listed."""
     @_builtins.property
     def purchase(self) -> Global___Purchase:
         """The purchase."""
@@ -837,20 +841,56 @@ class CollectKeysResponse(_message.Message):
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyRef]:
         """Every key sealed so far, in the order in which they were first seen."""
 
+    @_builtins.property
+    def unreadable_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnreadableKey]:
+        """What was delivered and cannot be sealed as a key, however often it is asked for; the first 100 of them. Empty while other
+        keys could not be sealed yet: what keeps them from it may pass.
+        """
+
     def __init__(
         self,
         *,
         purchase: Global___Purchase | None = ...,
         keys: _abc.Iterable[Global___KeyRef] | None = ...,
         more_keys_ready: _builtins.bool = ...,
+        unreadable_keys: _abc.Iterable[Global___UnreadableKey] | None = ...,
+        unreadable_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["purchase", b"purchase"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "more_keys_ready", b"more_keys_ready", "purchase", b"purchase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "more_keys_ready", b"more_keys_ready", "purchase", b"purchase", "unreadable_count", b"unreadable_count", "unreadable_keys", b"unreadable_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectKeysResponse: _TypeAlias = CollectKeysResponse  # noqa: Y015
+
+@_typing.final
+class UnreadableKey(_message.Message):
+    """Something that was delivered and cannot be sealed: it is no key of a kind that we know, or another one than was delivered
+    before under the same number. What it is, is not told.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_REF_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    source_ref: _builtins.str
+    """Where it came from, as vault would know it: the supplier's order and key."""
+    content_type: _builtins.str
+    """What the supplier says it is, for example `application/pdf`; may be empty."""
+    def __init__(
+        self,
+        *,
+        source_ref: _builtins.str = ...,
+        content_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "source_ref", b"source_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnreadableKey: _TypeAlias = UnreadableKey  # noqa: Y015
 
 @_typing.final
 class GetProductRequest(_message.Message):
@@ -1321,7 +1361,9 @@ class ReturnKeysRequest(_message.Message):
     external_id: _builtins.str
     """Our reference at the supplier. REQUIRED."""
     supplier_order_id: _builtins.str
-    """One of the purchase's surplus orders; empty for the order that the purchase keeps."""
+    """An order under the purchase's reference that the purchase does not keep, whether that was noticed before or not; empty for
+    the order that the purchase keeps.
+    """
     def __init__(
         self,
         *,

@@ -181,6 +181,8 @@ class KinguinServiceServicer:
     def ReturnKeys(self, request, context):
         """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
         reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+        An order that the purchase does not keep, which the supplier's own search shows under the purchase's reference, is given
+        back as one that was bought too much, and with it every other such order; NOT_FOUND when the search does not show it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,6 +66,8 @@ class KinguinServiceStub:
     ReturnKeys: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]
     """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
     reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+    An order that the purchase does not keep, which the supplier's own search shows under the purchase's reference, is given
+    back as one that was bought too much, and with it every other such order; NOT_FOUND when the search does not show it.
     """
     GetProduct: _grpc.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetProductRequest, _kinguin_service_pb2.GetProductResponse]
     """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it."""
@@ -126,6 +128,8 @@ class KinguinServiceAsyncStub(KinguinServiceStub):
     ReturnKeys: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.ReturnKeysRequest, _kinguin_service_pb2.ReturnKeysResponse]  # type: ignore[assignment]
     """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
     reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+    An order that the purchase does not keep, which the supplier's own search shows under the purchase's reference, is given
+    back as one that was bought too much, and with it every other such order; NOT_FOUND when the search does not show it.
     """
     GetProduct: _aio.UnaryUnaryMultiCallable[_kinguin_service_pb2.GetProductRequest, _kinguin_service_pb2.GetProductResponse]  # type: ignore[assignment]
     """Reads a product at the supplier. NOT_FOUND, reason PRODUCT_UNKNOWN, when the supplier does not know or does not sell it."""
@@ -225,6 +229,8 @@ class KinguinServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_kinguin_service_pb2.ReturnKeysResponse, _abc.Awaitable[_kinguin_service_pb2.ReturnKeysResponse]]:
         """Gives all keys of one supplier order back for a refund, which the supplier accepts once per order. FAILED_PRECONDITION,
         reason RETURN_NOT_ALLOWED, where its rules exclude it: nothing was asked then. Repeating it tells how far the return is.
+        An order that the purchase does not keep, which the supplier's own search shows under the purchase's reference, is given
+        back as one that was bought too much, and with it every other such order; NOT_FOUND when the search does not show it.
         """
 
     @_abc_1.abstractmethod
