@@ -157,7 +157,7 @@ async def test_a_refund_of_an_unopened_key_takes_it_back_and_destroys_it(story: 
     await story.until(order_id, "REFUNDED")
     assert set(await story.sold_keys(order_id)) <= WENT_BACK
     assert object_of(story, key_id) == []
-    with pytest.raises(Refused, match=r"404 KEY_NOT_FOUND"):
+    with pytest.raises(Refused, match=r"409 KEY_REVOKED"):
         await story.open_key(order_id, key_id)
     assert story.shop.told(FulfillmentRefundRequested, order_id) == []
 

@@ -8,7 +8,7 @@ import pytest
 from fulfillment.adapters.orders import PostgresOrders
 from fulfillment.domain.model import Amount, ItemId, Money, OrderId, Payment, Reason, Refund, RefundRequest
 from fulfillment.ports.orders import Orders
-from fulfillment.ports.payments import PaymentRecord, Unmatched
+from fulfillment.ports.payments import Closure, PaymentRecord, Unmatched
 
 from tests.integration.fulfillment_rows import MINUTE, ORDER_ID, Ports, add, after, bought
 from tests.integration.real_servers import OneDatabase, fetch
@@ -191,7 +191,77 @@ async def test_what_waits_for_its_other_half_is_counted(ports: Ports) -> None:
     assert await ports.payments.unmatched() == Unmatched(payments=1, refunds=0, oldest=after(5))
 
 
+async def test_a_payment_is_given_to_another_order_and_remembers_the_one_it_came_for(ports: Ports) -> None:
+    await add(ports.orders)
+    for payment_id in ("payment-1", "payment-2"):
+        await pay(ports.orders, a_payment(payment_id=payment_id, order_id=OrderId("order-9")), seconds=3)
+    refund = a_refund(item_ids=[], request_ids=[])
+    await give_back(ports.orders, refund, a_refund(2, payment_id="payment-2"))
+    async with ports.orders.transaction() as transaction:
+        assert await transaction.lock_payment("paypal", "payment-1") is None
+        before = await transaction.lock_payment("stripe", "payment-1")
+        assert before is not None
+        assert (before.is_matched, before.is_closed, before.payment.first_told) == (False, False, "order-9")
+        for order_id in ("order-8", "order-1"):
+            await transaction.assign_payment("stripe", "payment-1", OrderId(order_id))
+    expected = a_payment(told_order_id=OrderId("order-9"))
+    assert await money(ports.orders) == Money([expected], [refund])
+    assert [refund.refund_id for refund in await take_pending(ports.orders)] == ["refund-1"]
+    async with ports.orders.transaction() as transaction:
+        assert await transaction.order_of_payment("stripe", "payment-1") == ORDER_ID
+        assert await transaction.add_payment(a_payment(order_id=OrderId("order-9")), now=NOON) == expected
+    record = await ports.payments.find("stripe", "payment-1")
+    assert record is not None
+    assert (record.payment, record.is_matched, record.create_time) == (expected, True, after(3))
+    assert await ports.payments.unmatched() == Unmatched(payments=1, refunds=0, oldest=after(3))
+
+
+async def test_a_payment_that_is_closed_counts_for_nothing(ports: Ports) -> None:
+    await pay(ports.orders, a_payment(), a_payment(7, payment_id="payment-2"))
+    await give_back(ports.orders, a_refund())
+    async with ports.orders.transaction() as transaction:
+        await transaction.close_payment("stripe", "payment-1", Closure.REFUNDED_OUTSIDE, "by hand", now=after(9))
+    record = await ports.payments.find("stripe", "payment-1")
+    assert record is not None
+    assert (record.close_time, record.closure, record.close_note) == (after(9), Closure.REFUNDED_OUTSIDE, "by hand")
+    assert record.payment.is_closed
+    assert [refund.refund_id for refund in record.refunds] == ["refund-1"]
+    found = await ports.payments.page(order_id=None, unmatched=True, size=9, after=None)
+    assert [each.payment.payment_id for each in found] == ["payment-2"]
+    assert await ports.payments.unmatched() == Unmatched(payments=1, refunds=0, oldest=after(0))
+    await add(ports.orders)
+    assert await money(ports.orders) == Money([a_payment(7, payment_id="payment-2")], [])
+    assert not await take_pending(ports.orders)
+    async with ports.orders.transaction() as transaction:
+        assert await transaction.order_of_payment("stripe", "payment-1") is None
+
+
 # What only PostgreSQL can show.
+
+
+async def test_an_order_that_comes_while_its_payment_is_given_to_another_waits_and_does_without(
+    postgres_orders: PostgresOrders,
+) -> None:
+    await add(postgres_orders, "order-2")
+    await pay(postgres_orders, a_payment())
+    begun, seen = asyncio.Event(), list[Money]()
+
+    async def assign() -> None:
+        async with postgres_orders.transaction() as transaction:
+            await transaction.lock_payment("stripe", "payment-1")
+            begun.set()
+            await asyncio.sleep(0.1)
+            await transaction.assign_payment("stripe", "payment-1", OrderId("order-2"))
+
+    async def order() -> None:
+        await begun.wait()
+        async with postgres_orders.transaction() as transaction:
+            await transaction.add_order(an_order(), DIGEST, now=NOON)
+            seen.append(await transaction.money(ORDER_ID))
+
+    await asyncio.gather(assign(), order())
+    assert seen == [Money([], [])]
+    assert len((await money(postgres_orders, "order-2")).payments) == 1
 
 
 async def test_payments_of_the_version_before_are_judged_by_their_orders(

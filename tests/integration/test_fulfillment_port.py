@@ -145,9 +145,9 @@ async def test_a_mail_is_wanted_once_claimed_with_a_lease_and_done(orders: Order
     assert (list(mail.product_names), mail.tries) == (["Lantern", "product-2"], 1)
     assert not await orders.due_mails(9, lease=MINUTE, now=NOON + 59 * SECOND)
     (again,) = await orders.due_mails(9, lease=MINUTE, now=NOON + MINUTE)
-    assert again.tries == 2
+    assert (again.tries, again.claim) == (2, mail.claim + 1)
     async with orders.transaction() as transaction:
-        await transaction.mail_done(ORDER_ID, now=NOON + SECOND)
+        await transaction.mail_done(ORDER_ID, again.claim, now=NOON + SECOND)
         await transaction.want_mail(ORDER_ID, now=NOON)
     assert not await orders.due_mails(9, lease=MINUTE, now=NOON + 99 * MINUTE)
     found = await load(orders)
@@ -159,11 +159,46 @@ async def test_a_mail_may_wait_or_never_be_sent(orders: Orders) -> None:
         await add(orders, f"order-{number}")
         async with orders.transaction() as transaction:
             await transaction.want_mail(OrderId(f"order-{number}"), now=NOON)
-    await orders.mail_waits(OrderId("order-1"), run_at=NOON + MINUTE, failure="451")
-    await orders.mail_waits(OrderId("order-2"), run_at=None, failure="550")
+    claims = {mail.order_id: mail.claim for mail in await orders.due_mails(9, lease=SECOND, now=NOON)}
+    await orders.mail_waits(ORDER_ID, claims[ORDER_ID], run_at=NOON + MINUTE, failure="451")
+    await orders.mail_waits(OrderId("order-2"), claims[OrderId("order-2")], run_at=None, failure="550")
     assert not await orders.due_mails(9, lease=MINUTE, now=NOON)
     (mail,) = await orders.due_mails(9, lease=MINUTE, now=NOON + 99 * MINUTE)
     assert mail.order_id == "order-1"
+
+
+async def test_a_mails_lease_is_extended_while_it_lasts_and_by_its_holder_only(orders: Orders) -> None:
+    await add(orders)
+    async with orders.transaction() as transaction:
+        await transaction.want_mail(ORDER_ID, now=NOON)
+    await orders.extend_mails({ORDER_ID: 0}, now=NOON, until=NOON + MINUTE)
+    (early,) = await orders.due_mails(9, lease=MINUTE, now=NOON)
+    await orders.extend_mails({}, now=NOON, until=NOON + 2 * MINUTE)
+    await orders.extend_mails({ORDER_ID: early.claim}, now=NOON, until=NOON + 2 * MINUTE)
+    assert not await orders.due_mails(9, lease=MINUTE, now=NOON + 119 * SECOND)
+    await orders.extend_mails({ORDER_ID: early.claim}, now=NOON + 2 * MINUTE, until=NOON + 9 * MINUTE)
+    (late,) = await orders.due_mails(9, lease=MINUTE, now=NOON + 2 * MINUTE)
+    await orders.extend_mails({ORDER_ID: early.claim}, now=NOON + 2 * MINUTE, until=NOON + 9 * MINUTE)
+    await orders.mail_waits(ORDER_ID, early.claim, run_at=None, failure="550")
+    async with orders.transaction() as transaction:
+        await transaction.mail_done(ORDER_ID, early.claim, now=NOON + 2 * MINUTE)
+    assert (await load(orders)).mail_time == NOON + 2 * MINUTE
+    await orders.mail_waits(ORDER_ID, late.claim, run_at=NOON + 5 * MINUTE, failure="451")
+    await orders.extend_mails({ORDER_ID: late.claim}, now=NOON + 2 * MINUTE, until=NOON + 9 * MINUTE)
+    assert await orders.due_mails(9, lease=MINUTE, now=NOON + 5 * MINUTE)
+
+
+async def test_a_mail_that_is_wanted_again_is_nobodys(orders: Orders) -> None:
+    await add(orders)
+    async with orders.transaction() as transaction:
+        await transaction.want_mail(ORDER_ID, now=NOON)
+    (mail,) = await orders.due_mails(9, lease=MINUTE, now=NOON)
+    async with orders.transaction() as transaction:
+        await transaction.want_mail_again(ORDER_ID, now=NOON, most=2, within=MINUTE)
+    await orders.extend_mails({ORDER_ID: mail.claim}, now=NOON, until=NOON + 9 * MINUTE)
+    async with orders.transaction() as transaction:
+        await transaction.mail_done(ORDER_ID, mail.claim, now=NOON)
+    assert len(await orders.due_mails(9, lease=MINUTE, now=NOON)) == 1
 
 
 async def test_a_mail_may_be_wanted_again_but_not_all_the_time(orders: Orders) -> None:
@@ -177,13 +212,13 @@ async def test_a_mail_may_be_wanted_again_but_not_all_the_time(orders: Orders) -
         await again(0)
     async with orders.transaction() as transaction:
         await transaction.want_mail(ORDER_ID, now=NOON)
-    await orders.due_mails(9, lease=MINUTE, now=NOON)
-    await orders.mail_waits(ORDER_ID, run_at=None, failure="550")
+    (first,) = await orders.due_mails(9, lease=MINUTE, now=NOON)
+    await orders.mail_waits(ORDER_ID, first.claim, run_at=None, failure="550")
     assert await again(1) is None
     (mail,) = await orders.due_mails(9, lease=MINUTE, now=NOON + MINUTE)
     assert (mail.order_id, mail.tries) == (ORDER_ID, 1)
     async with orders.transaction() as transaction:
-        await transaction.mail_done(ORDER_ID, now=NOON + MINUTE)
+        await transaction.mail_done(ORDER_ID, mail.claim, now=NOON + MINUTE)
     assert await again(21) is None
     assert await again(60) == await again(22) == NOON + 61 * MINUTE
     assert await again(61) is None

@@ -1,11 +1,15 @@
 """What the rows of purchases promise: PostgreSQL, and the memory that unit tests and histories run on."""
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from fulfillment.adapters.orders import PostgresOrders
-from fulfillment.domain.model import Customer, ExternalId, ItemId, KeyId, Purchase, Reason, State
-from fulfillment.ports.orders import Orders
+from fulfillment.domain.model import Customer, ExternalId, ItemId, KeyId, OrderId, Purchase, Reason, State
+from fulfillment.domain.payments import Paid, PaymentVerdict
+from fulfillment.domain.policy import Trouble
+from fulfillment.moving import summarize
+from fulfillment.ports.orders import Orders, OrderTransaction
 from sqlalchemy.exc import IntegrityError
 
 from tests.integration.fulfillment_rows import (
@@ -26,7 +30,7 @@ from tests.integration.fulfillment_rows import (
     save,
 )
 from tests.integration.real_servers import OneDatabase, fetch
-from tests.unit.fulfillment.examples import NOON, an_order
+from tests.unit.fulfillment.examples import DIGEST, NOON, an_order
 
 BOB = Customer("bob", "bob@example.com")
 
@@ -69,6 +73,7 @@ def everything_changed(purchase: Purchase) -> Purchase:
         place_time=NOON,
         tries=7,
         park_time=NOON - MINUTE,
+        overdue_time=NOON + MINUTE,
         give_up=Reason.CANCEL_ASKED,
         canceled_quantity=2,
         lane=4,
@@ -265,6 +270,99 @@ async def test_a_hint_about_what_is_done_wakes_nobody(orders: Orders) -> None:
     await save(orders, leased, None)
     await hasten(orders, leased, 0)
     assert await due(orders, 10**6) == []
+
+
+async def test_orders_in_trouble_are_found_by_reason_and_time_the_oldest_first(orders: Orders) -> None:
+    stuck = [
+        ("order-3", Reason.KEYS_TOO_LATE, 0),
+        ("order-1", Reason.PURCHASE_REFUSED, 60),
+        ("order-2", Reason.NONE, 0),
+    ]
+    for number, (order_id, reason, seconds) in enumerate(stuck):
+        async with orders.transaction() as transaction:
+            await transaction.add_order(an_order(order_id), DIGEST, now=after(number // 2))
+            (purchase,) = planned(order_id, state_time=after(seconds), reason=reason)
+            await transaction.add_purchases([purchase], run_at=NOON)
+            state = State.NEEDS_ATTENTION if reason else State.PENDING
+            # The last one was set aside and can be read again: it waits, and is never due.
+            await transaction.save_purchase(replace(purchase, state=state), now=NOON, run_at=None)
+            paid = Paid(PaymentVerdict.PAID, None, None)
+            found = OrderId(order_id)
+            await transaction.save_summary(found, State.NEEDS_ATTENTION, reason, now=NOON, paid=paid, pay_time=NOON)
+    await buy(orders, "order-4")
+
+    async def troubled(trouble: Trouble, size: int = 9, last: tuple[datetime, str] | None = None) -> list[str]:
+        async with orders.transaction() as transaction:
+            return [order_id for _, order_id in await transaction.troubled(trouble, size=size, after=last)]
+
+    assert await troubled(Trouble()) == ["order-1", "order-3", "order-2"]
+    assert await troubled(Trouble(), size=2) == ["order-1", "order-3"]
+    assert await troubled(Trouble(), last=(after(0), "order-1")) == ["order-3", "order-2"]
+    assert await troubled(Trouble(Reason.PURCHASE_REFUSED)) == ["order-1"]
+    assert await troubled(Trouble(Reason.ROW_UNREADABLE)) == ["order-2"]
+    assert await troubled(Trouble(since=after(60))) == ["order-1"]
+    assert await troubled(Trouble(until=after(60))) == ["order-3", "order-2"]
+    assert await troubled(Trouble(Reason.KEYS_TOO_LATE, since=after(1))) == []
+
+
+# What cannot be worked on as it is.
+
+
+async def test_of_an_isolated_block_that_fails_nothing_is_left_but_what_was_there_before(orders: Orders) -> None:
+    await buy(orders, "order-1", 1, 1)
+    one, other = await purchases(orders)
+
+    async def fail(transaction: OrderTransaction) -> None:
+        async with transaction.isolated():
+            await transaction.lease(other, until=after(60))
+            raise RuntimeError("on purpose")
+
+    async with orders.transaction() as transaction:
+        await transaction.lease(one, until=after(60))
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await fail(transaction)
+        async with transaction.isolated():
+            await transaction.put_off(other.external_id, run_at=after(30))
+    first, second = await purchases(orders)
+    assert (first.claim, first.next_time) == (1, after(60))
+    assert second == replace(other, next_time=after(30))
+
+
+@pytest.mark.parametrize("column", ["reason", "give_up", "state"])
+async def test_what_this_version_cannot_read_is_for_a_human_and_is_never_written_over(
+    postgres_orders: PostgresOrders, fulfillment_database: OneDatabase, column: str
+) -> None:
+    await buy(postgres_orders)
+    await buy(postgres_orders, "order-2")
+    url = fulfillment_database.superuser_url
+    await fetch(url, "ALTER TABLE purchase DROP CONSTRAINT only_what_waits_is_due")
+    await fetch(url, f"UPDATE purchase SET {column} = 'OF_TOMORROW' WHERE order_id = 'order-1'")  # noqa: S608 # one of three names
+    async with postgres_orders.transaction() as transaction:
+        due_now = {each.purchase.order_id: each.purchase for each in await transaction.lock_due({0: 9}, now=NOON)}
+        assert due_now[OrderId("order-2")].state is State.PENDING
+        unread = due_now[ORDER_ID]
+        assert (unread.state, unread.reason) == (State.NEEDS_ATTENTION, Reason.ROW_UNREADABLE)
+        await transaction.save_purchase(replace(unread, supplier_order_id="PHS1"), now=NOON, run_at=None)
+    line = (await load(postgres_orders)).lines[0]
+    assert (line.state, line.reason) == (State.NEEDS_ATTENTION, Reason.ROW_UNREADABLE)
+    (row,) = await fetch(url, "SELECT * FROM purchase WHERE order_id = 'order-1'")
+    assert row[column] == "OF_TOMORROW"
+    assert (row["run_at"], row["supplier_order_id"]) == (None, "PHS1")
+    others = {"state": "PENDING", "reason": "", "give_up": ""}
+    assert all(row[name] == word for name, word in others.items() if name != column)
+
+
+async def test_an_order_whose_own_words_cannot_be_read_is_read_and_folded_anew(
+    postgres_orders: PostgresOrders, fulfillment_database: OneDatabase
+) -> None:
+    await buy(postgres_orders)
+    words = "UPDATE customer_order SET state = 'OF_TOMORROW', reason = 'OF_TOMORROW'"
+    await fetch(fulfillment_database.superuser_url, words)
+    found = await load(postgres_orders)
+    assert (found.state, found.reason) == (State.NEEDS_ATTENTION, Reason.ROW_UNREADABLE)
+    async with postgres_orders.transaction() as transaction:
+        await summarize(transaction, ORDER_ID, now=NOON)
+    assert (await load(postgres_orders)).state is State.PENDING
 
 
 # What only PostgreSQL can show: several transactions at one moment, and rows of the version before.

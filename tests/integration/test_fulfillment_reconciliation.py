@@ -25,6 +25,7 @@ from tests.unit.fulfillment.reconciled_world import (
     SECOND,
     SPAN,
     START,
+    TOTAL,
     FakeLedgers,
     FixedClock,
     World,
@@ -97,6 +98,19 @@ async def test_a_healthy_world_has_no_difference(shop: Shop) -> None:
     expected = dict.fromkeys(("payments", "fulfillments", "purchases", "supplier_orders", "keys"), 300)
     assert report.counts == expected
     assert await shop.staged() == 0
+
+
+async def test_payments_that_a_person_ended_are_no_difference(shop: Shop) -> None:
+    world, late = healthy(3), {"close_time": NOW, "closure": "CLOSED", "close_note": "a test"}
+    world.payment("closed", NOW - timedelta(hours=1, minutes=30), **late)
+    # Its order came after all: with the payment it would be paid twice, and in another currency.
+    world.payment("h1", NOW - timedelta(minutes=30), payment_id="pay-too-much", **late)
+    world.payment("h1", NOW - timedelta(minutes=30), payment_id="pay-other", currency="USD", **late)
+    world.payment("h2", NOW - timedelta(minutes=30), payment_id="pay-assigned", told_order_id="typo")
+    world.ours("payment", "pay-h2", minor=TOTAL - 1)
+    world.ours("payment", "pay-assigned", minor=1)
+    await shop.load(world)
+    assert (await shop.report(world.ledgers)).differences == {}
 
 
 async def test_every_kind_is_found_once_and_nothing_else(shop: Shop) -> None:

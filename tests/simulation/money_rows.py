@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from fulfillment.domain.model import Money, OrderId, Payment, Refund, RefundRequest
+from fulfillment.ports.payments import Closure, PaymentRecord
 
 from tests.simulation.shapes import RefundRow
 from tests.simulation.tables import Work
@@ -33,14 +34,42 @@ class MoneyRows(Work):
 
     async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
         payment = self.get("payments", (provider, payment_id))
-        return None if payment is None else payment.order_id
+        return None if payment is None or payment.is_closed else payment.order_id
+
+    async def lock_payment(self, provider: str, payment_id: str) -> PaymentRecord | None:
+        await self.lock(("money",))
+        payment = self.get("payments", (provider, payment_id))
+        if payment is None:
+            return None
+        refunds = [row.refund for row in self._refunds_of([payment])]
+        is_matched = self.get("orders", payment.order_id) is not None
+        # When it came, and what was written of its end, is nothing that a history asks for.
+        close_time = payment.confirm_time if payment.is_closed else None
+        return PaymentRecord(payment, payment.confirm_time, is_matched, refunds, close_time)
+
+    async def assign_payment(self, provider: str, payment_id: str, order_id: OrderId) -> None:
+        payment: Payment = self.get("payments", (provider, payment_id))
+        assigned = replace(payment, order_id=order_id, told_order_id=payment.first_told)
+        self.put("payments", (provider, payment_id), assigned)
+
+    async def close_payment(
+        self,
+        provider: str,
+        payment_id: str,
+        closure: Closure,  # noqa: ARG002 # the port's
+        note: str,  # noqa: ARG002 # the port's
+        *,
+        now: datetime,  # noqa: ARG002 # the port's
+    ) -> None:
+        payment: Payment = self.get("payments", (provider, payment_id))
+        self.put("payments", (provider, payment_id), replace(payment, is_closed=True))
 
     async def money(self, order_id: OrderId) -> Money:
         payments = self._payments_of(order_id)
         return Money(payments, [row.refund for row in self._refunds_of(payments)])
 
     def _payments_of(self, order_id: OrderId) -> list[Payment]:
-        found = [each for each in self.scan("payments") if each.order_id == order_id]
+        found = [each for each in self.scan("payments") if each.order_id == order_id and not each.is_closed]
         return sorted(found, key=lambda each: (each.provider, each.payment_id)) if len(found) > 1 else found
 
     def _refunds_of(self, payments: Sequence[Payment]) -> list[RefundRow]:

@@ -14,6 +14,7 @@ from fulfillment.domain.machine import IllegalSignal
 from fulfillment.domain.policy import Policy, Remedy
 from fulfillment.giving_up import GivingUp
 from fulfillment.intake import Intake
+from fulfillment.mailing import EXTEND_SECONDS as EXTEND_MAILS_SECONDS
 from fulfillment.mailing import SEND_SECONDS, Mailing
 from fulfillment.moving import Mover
 from fulfillment.operating import Operating
@@ -29,6 +30,8 @@ from tests.simulation.network import Died
 from tests.simulation.vault import OpeningVault
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fulfillment.ports.supplier import Claimed
 
     from tests.simulation.network import Process
@@ -132,7 +135,7 @@ class Replica:
         return bool(claimed)
 
     async def _act(self, claimed: Claimed) -> None:
-        watch = _Watch(self, claimed)
+        watch = _Watch(self, lambda: self.progress.extend([claimed]), ACT_SECONDS, EXTEND_SECONDS)
         try:
             await self.progress.act(claimed)
         except (ServiceUnavailable, Died):
@@ -150,12 +153,13 @@ class Replica:
     async def _send(self, due: MailDue) -> None:
         world, name = self.world, f"<{due.order_id}>"
         before = world.mails[name]
+        watch = _Watch(self, lambda: self.mailing.extend([due]), SEND_SECONDS, EXTEND_MAILS_SECONDS)
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await self.mailing.send(due)
-        except (ServiceUnavailable, TimeoutError, Died):
+            await self.mailing.send(due)
+        except (ServiceUnavailable, Died):
             pass
         finally:
+            watch.end()
             if world.mails[name] > before and world.orders.tables.table("mails")[due.order_id].send_time is None:
                 # Taken, and nobody wrote that down: only this may make a copy.
                 world.lost_answers[name] += 1
@@ -164,14 +168,16 @@ class Replica:
 class _Watch:
     """Keeps the lease of one act and ends what lasts too long, as `chassis.worker.ClaimLoop` does."""
 
-    def __init__(self, replica: Replica, claimed: Claimed) -> None:
+    def __init__(
+        self, replica: Replica, extend: Callable[[], Awaitable[None]], seconds: float, extend_seconds: float
+    ) -> None:
         sky = replica.process.sky
-        self._replica, self._claimed = replica, claimed
+        self._replica, self._extend_lease, self._extend_seconds = replica, extend, extend_seconds
         self._task = asyncio.current_task()
         # Some processes are stopped for longer than their leases.
         self._is_stopped = sky.strikes(sky.weather.stopped)
-        self._until = sky.loop.time() + ACT_SECONDS
-        self._timer = sky.loop.call_later(EXTEND_SECONDS, self._tick)
+        self._until = sky.loop.time() + seconds
+        self._timer = sky.loop.call_later(extend_seconds, self._tick)
 
     def _tick(self) -> None:
         process = self._replica.process
@@ -180,13 +186,13 @@ class _Watch:
         if process.sky.loop.time() >= self._until and self._task is not None:
             self._task.cancel()
             return
-        self._timer = process.sky.loop.call_later(EXTEND_SECONDS, self._tick)
+        self._timer = process.sky.loop.call_later(self._extend_seconds, self._tick)
         if not self._is_stopped:
             process.spawn(self._extend())
 
     async def _extend(self) -> None:
         try:
-            await self._replica.progress.extend([self._claimed])
+            await self._extend_lease()
         except (ServiceUnavailable, Died):
             return
 

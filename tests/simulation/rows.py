@@ -1,6 +1,7 @@
 """Fulfillment's rows, lean enough for thousands of histories: the ports of `fulfillment.ports.orders` over `Tables`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
@@ -19,6 +20,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.payments import Paid
+from fulfillment.domain.policy import Trouble, is_stranded
 from fulfillment.ports.mail import MailDue
 from fulfillment.ports.supplier import Buying
 from google.protobuf.message import Message
@@ -94,9 +96,17 @@ class Rows:
         async with self.transaction() as transaction:
             return await transaction.claim_mails(limit, until=now + lease, now=now)
 
-    async def mail_waits(self, order_id: OrderId, *, run_at: datetime | None, failure: str) -> None:
+    async def extend_mails(self, claims: Mapping[OrderId, int], *, now: datetime, until: datetime) -> None:
         async with self.transaction() as transaction:
-            await transaction.change("mails", order_id, lambda row: row._replace(run_at=run_at, failure=failure))
+            for order_id, claim in claims.items():
+                await transaction.extend_mail(order_id, claim, now=now, until=until)
+
+    async def mail_waits(self, order_id: OrderId, claim: int, *, run_at: datetime | None, failure: str) -> None:
+        def waits(row: MailRow) -> MailRow:
+            return row._replace(run_at=run_at, lease_until=None, failure=failure) if row.claim == claim else row
+
+        async with self.transaction() as transaction:
+            await transaction.change("mails", order_id, waits)
 
 
 class Transaction(MoneyRows):
@@ -134,6 +144,16 @@ class Transaction(MoneyRows):
         if self._has_news:
             self._database.news.tell()
 
+    @asynccontextmanager
+    async def isolated(self) -> AsyncIterator[None]:
+        before = self.written(), list(self._fresh), self._has_news
+        try:
+            yield
+        except BaseException:
+            self.restore(before[0])
+            self._fresh, self._has_news = before[1:]
+            raise
+
     async def is_first(self, event_id: str) -> bool:
         """Write an event into the inbox; False when it is there."""
         await self.lock(("inbox", event_id))
@@ -165,6 +185,20 @@ class Transaction(MoneyRows):
 
     async def cancel_order(self, order_id: OrderId, *, now: datetime) -> None:
         await self.change("orders", order_id, lambda row: row._replace(cancel_time=row.cancel_time or now))
+
+    async def troubled(
+        self, trouble: Trouble, *, size: int, after: tuple[datetime, str] | None
+    ) -> Sequence[tuple[datetime, OrderId]]:
+        found = [
+            (row.create_time, row.order.order_id)
+            for row in self.scan("orders")
+            if row.state is State.NEEDS_ATTENTION
+            and any(
+                trouble.includes(each) and (each.state is State.NEEDS_ATTENTION or is_stranded(each))
+                for each in render(self, row).purchases
+            )
+        ]
+        return sorted(place for place in found if after is None or place > after)[:size]
 
     async def save_summary(
         self,
@@ -268,6 +302,12 @@ class Transaction(MoneyRows):
         saved = replace(purchase, claim=row.purchase.claim, next_time=run_at)
         self.put("purchases", purchase.external_id, PurchaseRow(saved, run_at, lease_until, hastened))
 
+    async def put_off(self, external_id: ExternalId, *, run_at: datetime) -> None:
+        def later(row: PurchaseRow) -> PurchaseRow:
+            return row._replace(purchase=replace(row.purchase, next_time=run_at), run_at=run_at, lease_until=None)
+
+        await self.change("purchases", external_id, later)
+
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         def hastened(row: PurchaseRow) -> PurchaseRow:
             if row.run_at is None:
@@ -333,13 +373,27 @@ class Transaction(MoneyRows):
         if len(recent) >= most:
             again: datetime = recent[-most] + within
             return again
-        self.put("mails", order_id, row._replace(run_at=now, tries=0, failure="", again=(*recent, now)))
+        again_now = MailRow(now, send_time=row.send_time, again=(*recent, now), claim=row.claim + 1)
+        self.put("mails", order_id, again_now)
         self._has_news = True
         return None
 
-    async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
-        await self.change("mails", order_id, lambda row: row._replace(run_at=None, send_time=now, failure=""))
+    async def mail_done(self, order_id: OrderId, claim: int, *, now: datetime) -> None:
+        def done(row: MailRow) -> MailRow:
+            if row.claim == claim:
+                row = row._replace(run_at=None, lease_until=None)
+            return row._replace(send_time=now, failure="")
+
+        await self.change("mails", order_id, done)
         await self.change("orders", order_id, lambda row: row._replace(mail_time=now, version=row.version + 1))
+
+    async def extend_mail(self, order_id: OrderId, claim: int, *, now: datetime, until: datetime) -> None:
+        if not self.is_free(("mails", order_id)):
+            return
+        self.take(("mails", order_id))
+        row = self.get("mails", order_id)
+        if row.claim == claim and row.lease_until is not None and row.lease_until > now:
+            self.put("mails", order_id, row._replace(run_at=until, lease_until=until))
 
     async def claim_mails(self, limit: int, *, until: datetime, now: datetime) -> list[MailDue]:
         tables = self._database.tables.committed
@@ -348,10 +402,11 @@ class Transaction(MoneyRows):
             if row.run_at is None or row.run_at > now or not self.is_free(("mails", order_id)):
                 continue
             self.take(("mails", order_id))
-            self.put("mails", order_id, row._replace(run_at=until, tries=row.tries + 1))
+            tries, claim = row.tries + 1, row.claim + 1
+            self.put("mails", order_id, row._replace(run_at=until, lease_until=until, tries=tries, claim=claim))
             order = tables["orders"][order_id].order
             names = [tables["names"].get((order_id, item.item_id)) or item.product_id for item in order.items]
-            claimed.append(MailDue(order_id, order.customer.email, order.customer.locale, names, row.tries + 1))
+            claimed.append(MailDue(order_id, order.customer.email, order.customer.locale, names, tries, claim))
             if len(claimed) == limit:
                 break
         return claimed

@@ -59,6 +59,8 @@ class MailRow(NamedTuple):
     send_time: datetime | None = None
     failure: str = ""
     again: tuple[datetime, ...] = ()
+    lease_until: datetime | None = None
+    claim: int = 0
 
 
 class Told(NamedTuple):

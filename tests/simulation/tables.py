@@ -61,6 +61,14 @@ class Work:
         """Write a row that is locked by this transaction, or new to everybody."""
         self._mine.setdefault(name, {})[key] = row
 
+    def written(self) -> dict[str, Table]:
+        """Return what was written so far."""
+        return {name: dict(rows) for name, rows in self._mine.items()}
+
+    def restore(self, written: dict[str, Table]) -> None:
+        """Forget what was written since; its locks stay, as a savepoint's do not."""
+        self._mine = written
+
     async def change(self, name: str, key: Hashable, change: Callable[[Any], Any]) -> Any:
         """Lock a row, read it again, and replace it; nothing happens where there is none."""
         await self.lock((name, key))

@@ -14,6 +14,7 @@ const SENTENCES = {
   STORE: "The place where your locked key is kept does not answer. Your key is safe; please try again in a moment.",
   CHANGED: "What we received is not the key that we stored, so we did not open it. Please contact the shop.",
   KEY_CORRUPTED: "What we stored of this key was damaged, so we did not open it. A person is looking at it; you need not do anything.",
+  KEY_REVOKED: "This key was taken back and cannot be opened any more. Reload the page: your order says what became of it.",
   401: "You are logged out. Reload the page to log in again.",
   403: "This page is out of date. Reload it and try again.",
   404: "This key is not available. Reload the page to see what has changed.",

@@ -100,8 +100,11 @@ class ClaimLoop(Generic[T]):
             return await self._claim(limit)
         except ServiceUnavailable as error:
             logger.warning("claiming is held up", loop=self._name, why=error.message)
-            await asyncio.sleep(FAILURE_PAUSE_SECONDS)
-            return ()
+        except Exception:  # what is being handled must not be canceled for it
+            TASK_FAILURES.labels(self._name).inc()
+            logger.exception("claiming failed unexpectedly", loop=self._name)
+        await asyncio.sleep(FAILURE_PAUSE_SECONDS)
+        return ()
 
     async def _handle_one(self, piece: T) -> None:
         try:

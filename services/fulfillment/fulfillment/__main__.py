@@ -40,7 +40,9 @@ from fulfillment.config import Settings
 from fulfillment.consumer import EventHandlers
 from fulfillment.giving_up import GivingUp
 from fulfillment.intake import Intake
+from fulfillment.mailing import EXTEND_SECONDS as EXTEND_MAILS_SECONDS
 from fulfillment.mailing import SEND_SECONDS, Letters, Mailing
+from fulfillment.matching import Matching
 from fulfillment.mending import Mending
 from fulfillment.moving import Mover
 from fulfillment.operating import Operating
@@ -49,6 +51,7 @@ from fulfillment.products import Products
 from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, Progress
 from fulfillment.reading import Reading
 from fulfillment.reconciling import REPORT_SECONDS, Reconciling
+from fulfillment.retrying import Retrying
 from fulfillment.service import SERVICE_NAME, FulfillmentServicer
 from fulfillment.taking_back import Taker
 from fulfillment.watching import Watching
@@ -100,7 +103,13 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     first = loop("purchases", claim=progress.claim_first, concurrency=PURCHASES_AT_ONCE)
     later = loop("purchases of many", claim=progress.claim_later, concurrency=LATER_PURCHASES_AT_ONCE)
     mails = ClaimLoop(
-        "mails", claim=mailing.claim, handle=mailing.send, handle_seconds=SEND_SECONDS, concurrency=MAILS_AT_ONCE
+        "mails",
+        claim=mailing.claim,
+        handle=mailing.send,
+        handle_seconds=SEND_SECONDS,
+        concurrency=MAILS_AT_ONCE,
+        extend=mailing.extend,
+        extend_seconds=EXTEND_MAILS_SECONDS,
     )
 
     def wake(_payload: str) -> None:
@@ -152,7 +161,9 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     admin = FulfillmentAdminServicer(
         orders,
         operating=operating,
+        retrying=Retrying(operating, clock),
         payments=PaymentDesk(payments),
+        matching=Matching(intake, clock),
         reports=reports,
         clock=clock,
         dead_letters=DeadLetterDesk(database, {name: handled for name, (_, handled) in consumed.items()}),

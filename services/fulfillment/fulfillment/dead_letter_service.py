@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from chassis.dead_letters import DeadLetter, DeadLetterDesk
 from chassis.errors import InvalidRequest
 from chassis.paging import page_size, read_page_token, write_page_token
-from chassis.request_log import request_digest
 from chassis.validation import Faults
 from keyferry.fulfillment.v1 import fulfillment_admin_service_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fulfillment import facts
+from fulfillment.answering import earlier, once
 from fulfillment.consumer import Within
 from fulfillment.convert_admin import check_actor
 from fulfillment.facts import timestamp
-from fulfillment.ports.orders import Orders
+from fulfillment.ports.orders import Orders, OrderTransaction
 from fulfillment.service import Context
 
 DEFAULT_PAGE = 20
@@ -58,22 +58,21 @@ class DeadLetterMethods:
             letter_id = uuid.UUID(int=0)
             faults.add("dead_letter_id", "must be the UUID of a dead letter")
         faults.raise_if_any()
-        digest = request_digest(request)
         async with self._orders.transaction() as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.ReplayDeadLetterResponse)
-        if earlier is not None:
-            return earlier
+            known = await earlier(transaction, request_id, request, pb.ReplayDeadLetterResponse)
+        if known is not None:
+            return known
 
         async def keep(letter: DeadLetter, connection: AsyncConnection) -> None:
             within = self._within(connection)
-            response = pb.ReplayDeadLetterResponse(dead_letter=_letter_to_proto(letter))
-            if await within.earlier_answer(request_id, digest, pb.ReplayDeadLetterResponse) is None:
-                await within.keep_answer(request_id, digest, response)
-            details = {"consumer": letter.consumer, "event_id": letter.event_id, "reason": request.reason}
-            now = letter.replay_time or letter.create_time
-            await facts.record(
-                within, "dead_letter.replayed", "", now=now, identity=[request_id], actor=request.actor, details=details
-            )
+
+            async def note() -> pb.ReplayDeadLetterResponse:
+                details = {"consumer": letter.consumer, "event_id": letter.event_id}
+                now = letter.replay_time or letter.create_time
+                await _record(within, "dead_letter.replayed", request, now=now, details=details)
+                return pb.ReplayDeadLetterResponse(dead_letter=_letter_to_proto(letter))
+
+            await once(within, request_id, request, pb.ReplayDeadLetterResponse, note)
 
         letter = await self._desk.replay(letter_id, with_it=keep)
         return pb.ReplayDeadLetterResponse(dead_letter=_letter_to_proto(letter))
@@ -84,29 +83,33 @@ class DeadLetterMethods:
         request_id = _checked(request, faults)
         faults.require("consumer", request.consumer)
         faults.raise_if_any()
-        digest = request_digest(request)
-        response = pb.ResumeConsumerResponse()
         async with self._orders.transaction() as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.ResumeConsumerResponse)
-            if earlier is not None:
-                return earlier
+            known = await earlier(transaction, request_id, request, pb.ResumeConsumerResponse)
+        if known is not None:
+            return known
         # Dies here: nothing was told, and the request is repeated. Resuming twice is resuming once.
         await self._desk.resume(request.consumer)
         async with self._orders.transaction("resume") as transaction:
-            if await transaction.earlier_answer(request_id, digest, pb.ResumeConsumerResponse) is None:
-                details = {"consumer": request.consumer, "reason": request.reason}
-                now = datetime.now(UTC)
-                await facts.record(
-                    transaction,
-                    "consumer.resumed",
-                    "",
-                    now=now,
-                    identity=[request_id],
-                    actor=request.actor,
-                    details=details,
-                )
-                await transaction.keep_answer(request_id, digest, response)
-        return response
+
+            async def note() -> pb.ResumeConsumerResponse:
+                details = {"consumer": request.consumer}
+                await _record(transaction, "consumer.resumed", request, now=datetime.now(UTC), details=details)
+                return pb.ResumeConsumerResponse()
+
+            return await once(transaction, request_id, request, pb.ResumeConsumerResponse, note)
+
+
+async def _record(
+    transaction: OrderTransaction,
+    action: str,
+    request: pb.ReplayDeadLetterRequest | pb.ResumeConsumerRequest,
+    *,
+    now: datetime,
+    details: dict[str, str],
+) -> None:
+    told = {**details, "reason": request.reason}
+    identity = [str(uuid.UUID(request.request_id))]
+    await facts.record(transaction, action, "", now=now, identity=identity, actor=request.actor, details=told)
 
 
 def _checked(request: pb.ReplayDeadLetterRequest | pb.ResumeConsumerRequest, faults: Faults) -> str:

@@ -39,6 +39,13 @@ class KeyNotFound(KeyferryError):
     reason = "KEY_NOT_FOUND"
 
 
+class KeyRevoked(KeyferryError):
+    """The key was its owner's and was taken back before it was opened. Nobody else hears that there ever was one."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_REVOKED"
+
+
 class RefundReused(KeyferryError):
     """The refund is known with other content; nothing was stored."""
 
@@ -100,6 +107,27 @@ class MailNotDue(KeyferryError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "MAIL_NOT_DUE"
+
+
+class PaymentNotAssignable(KeyferryError):
+    """The payment cannot be given to that order; nothing was changed. `why` says what does not fit."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PAYMENT_NOT_ASSIGNABLE"
+
+
+class PaymentMatched(KeyferryError):
+    """The payment has an order, so that it cannot be closed; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PAYMENT_MATCHED"
+
+
+class PaymentClosed(KeyferryError):
+    """A person has closed the payment; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PAYMENT_CLOSED"
 
 
 class PaymentNotFound(KeyferryError):

@@ -50,7 +50,7 @@ class Intake:
         for payment in payments:
             # The shop still repeats it: a payment is accepted when its order is there.
             await facts.tell_accepted(transaction, payment, telling=WITH_THE_ORDER, now=now)
-        return await self._settle(transaction, found, telling=WITH_THE_ORDER, now=now) if payments else found
+        return await self.count_money(transaction, found, telling=WITH_THE_ORDER, now=now) if payments else found
 
     async def take_payment(
         self, transaction: OrderTransaction, payment: Payment, *, telling: str
@@ -63,16 +63,17 @@ class Intake:
         known = await transaction.add_payment(payment, now=now)
         if known is None:
             await _record_payment(transaction, payment, now)
-        elif (known.order_id, known.amount) != (payment.order_id, payment.amount):
+        elif payment.amount != known.amount or payment.order_id not in {known.order_id, known.first_told}:
             raise PaymentReused(
                 "payment: is known for another order or amount",
                 metadata={"provider": payment.provider, "payment_id": payment.payment_id},
             )
-        found = await transaction.load(payment.order_id, lock=True)
-        if found is None:
+        # Whatever order the shop names with it, it is the one's that a person has given it to.
+        found = await transaction.load(known.order_id if known else payment.order_id, lock=True)
+        if found is None or (known is not None and known.is_closed):
             return None
         await facts.tell_accepted(transaction, payment, telling=telling, now=now)
-        return found if known else await self._settle(transaction, found, telling=WITH_THE_PAYMENT, now=now)
+        return found if known else await self.count_money(transaction, found, telling=WITH_THE_PAYMENT, now=now)
 
     async def take_refund(self, transaction: OrderTransaction, refund: Refund, *, telling: str) -> Fulfillment | None:
         """Store a refund, or find it, and take back what it pays for. Raises RefundReused.
@@ -91,12 +92,12 @@ class Intake:
         if found is None:
             return None
         if known is None:
-            return await self._settle(transaction, found, telling=telling, now=now)
+            return await self.count_money(transaction, found, telling=telling, now=now)
         opened = _opened(found, refund)
         await facts.tell_refunded(transaction, found.order.order_id, refund, opened=opened, telling=telling, now=now)
         return found
 
-    async def _settle(
+    async def count_money(
         self, transaction: OrderTransaction, before: Fulfillment, *, telling: str, now: datetime
     ) -> Fulfillment:
         """Let what was paid and given back have its effect: buying begins, or is undone, or a human is asked."""

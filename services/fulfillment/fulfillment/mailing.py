@@ -24,7 +24,9 @@ from fulfillment.ports.orders import Orders
 logger = structlog.get_logger(__name__)
 
 SEND_SECONDS = 40.0
-LEASE = timedelta(seconds=SEND_SECONDS + 15)
+# Short, so that a dead sender's mails are soon another's; what is being sent has its lease extended.
+LEASE = timedelta(seconds=15)
+EXTEND_SECONDS = 4.0
 DEFAULT_LOCALE = "en"
 LOCALES = frozenset({"en", "de"})
 
@@ -96,25 +98,37 @@ class Mailing:
         """Claim what is due."""
         return await self._orders.due_mails(limit, lease=LEASE, now=self._clock.now())
 
+    async def extend(self, sending: Sequence[MailDue]) -> None:
+        """Keep what is being sent from others for another while."""
+        now = self._clock.now()
+        await self._orders.extend_mails({due.order_id: due.claim for due in sending}, now=now, until=now + LEASE)
+
     async def send(self, due: MailDue) -> None:
         """Send one mail and write down what came of it."""
-        letter = self._letters.write(due)
+        try:
+            letter = self._letters.write(due)
+        except Exception:  # asked for again it would be as unwritable: a person has to look at the order
+            MAILS.labels("unwritable").inc()
+            logger.exception("a mail cannot be written", order_id=due.order_id)
+            await self._orders.mail_waits(due.order_id, due.claim, run_at=None, failure="unwritable")
+            return
         try:
             await effect("fulfillment.mail.send", lambda: self._mailer.send(letter))
         except MailRefused as refused:
             MAILS.labels("refused").inc()
             logger.error("the mail server refuses a mail", order_id=due.order_id, answer=str(refused))  # noqa: TRY400 # the answer says it all
-            await self._orders.mail_waits(due.order_id, run_at=None, failure=f"refused: {refused}")
+            await self._orders.mail_waits(due.order_id, due.claim, run_at=None, failure=f"refused: {refused}")
             return
         except MailDelayed as delayed:
             MAILS.labels("delayed").inc()
             wait = wait_after(due.tries, jitter=self._chance())
             logger.warning("mail waits", order_id=due.order_id, answer=str(delayed), seconds=wait.total_seconds())
-            await self._orders.mail_waits(due.order_id, run_at=self._clock.now() + wait, failure=str(delayed))
+            run_at = self._clock.now() + wait
+            await self._orders.mail_waits(due.order_id, due.claim, run_at=run_at, failure=str(delayed))
             return
         now = self._clock.now()
         async with self._orders.transaction("mail") as transaction:
-            await transaction.mail_done(due.order_id, now=now)
+            await transaction.mail_done(due.order_id, due.claim, now=now)
             await facts.record(
                 transaction,
                 "mail.sent",

@@ -2,7 +2,7 @@
 
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,6 +12,7 @@ from fulfillment.domain.machine import Command, Effect, Signal, decide
 from fulfillment.domain.model import (
     Amount,
     Fulfillment,
+    Key,
     OrderId,
     Purchase,
     Reason,
@@ -21,7 +22,14 @@ from fulfillment.domain.model import (
 from fulfillment.domain.money_back import share
 from fulfillment.domain.payments import Paid, judge
 from fulfillment.domain.planner import external_id, replacement_id
-from fulfillment.domain.policy import Policy, missing, next_look, wait_before_attempt
+from fulfillment.domain.policy import (
+    Policy,
+    is_too_old,
+    missing,
+    next_look,
+    signal_on_giving_up,
+    wait_before_attempt,
+)
 from fulfillment.ports.orders import OrderTransaction
 
 REQUESTS = uuid.UUID("0f4b1c3e-5f63-4c1f-9d58-6c2a5a9a7d10")
@@ -55,8 +63,12 @@ class Mover:
         now: datetime,
         at_least: timedelta | None = None,
         at_once: bool = False,
+        delay: timedelta = timedelta(0),
     ) -> Purchase:
-        """Move a purchase and return it as it is then. One that stays is looked at again, after ever longer waits."""
+        """Move a purchase and return it as it is then. One that stays is looked at again, after ever longer waits.
+
+        What goes elsewhere is looked at there after `delay`. What stays although it is too old is for a human.
+        """
         transition = decide(purchase.state, signal)
         if transition is None:
             return purchase
@@ -64,14 +76,18 @@ class Mover:
         run_at = None
         if moved.state in _WAITING:
             stays = moved.state is purchase.state and not at_once
+            if stays and is_too_old(moved, now):
+                # It was asked once more, and this is the answer.
+                return await self.move(transaction, moved, Signal.TOO_OLD, now=now)
             look = replace(moved, tries=purchase.tries)
             patience, jitter = self.policy.stock_patience, self._chance()
-            run_at = next_look(look, now, patience=patience, at_least=at_least, jitter=jitter) if stays else now
+            later = now + delay
+            run_at = next_look(look, now, patience=patience, at_least=at_least, jitter=jitter) if stays else later
         if transition.effect is Effect.MONEY_BACK:
             moved = await _give_money_back(transaction, moved, now=now)
         await transaction.save_purchase(moved, now=now, run_at=run_at)
         if transition.effect is Effect.NEXT_ATTEMPT:
-            await self._add_next_attempt(transaction, moved, now)
+            await self._add_next_attempt(transaction, moved, now, delay)
         if moved.state is State.CANCELED and moved.give_up is Reason.REFUND_TAKEN:
             return await self.move(transaction, moved, Signal.MONEY_RETURNED, now=now)
         return moved
@@ -87,7 +103,27 @@ class Mover:
         await transaction.renew(moved, until=until)
         return moved, transition.commands
 
-    async def _add_next_attempt(self, transaction: OrderTransaction, purchase: Purchase, now: datetime) -> None:
+    async def wake(
+        self,
+        transaction: OrderTransaction,
+        purchase: Purchase,
+        keys: Sequence[Key],
+        *,
+        now: datetime,
+        delay: timedelta,
+    ) -> None:
+        """Let a purchase go on whose row was set aside. It begins a new wait, as with every retry of a person."""
+        anew = replace(purchase, state_time=now, park_time=now if purchase.is_parked else None, overdue_time=None)
+        if (
+            purchase.give_up
+            and await self.move(transaction, anew, signal_on_giving_up(anew, keys), now=now, delay=delay) is not anew
+        ):
+            return
+        await transaction.save_purchase(anew, now=now, run_at=now + delay)
+
+    async def _add_next_attempt(
+        self, transaction: OrderTransaction, purchase: Purchase, now: datetime, delay: timedelta
+    ) -> None:
         attempt = purchase.attempt + 1
         order_id, item_id, key_id = purchase.order_id, purchase.item_id, purchase.replaced_key_id
         if key_id is not None:
@@ -106,7 +142,7 @@ class Mover:
             replaced_key_id=key_id,
             lane=purchase.lane,
         )
-        run_at = now + wait_before_attempt(attempt, jitter=self._chance())
+        run_at = now + delay + wait_before_attempt(attempt, jitter=self._chance())
         await transaction.add_purchases([successor], run_at=run_at)
 
 
@@ -118,12 +154,13 @@ def moved_to(purchase: Purchase, state: State, reason: Reason, now: datetime) ->
         reason = purchase.give_up or (Reason.KEYS_MISSING if purchase.canceled_quantity else Reason.NONE)
     moved = replace(purchase, state=state, reason=reason, tries=purchase.tries + 1 if stays else 0)
     if not stays:
-        # A person who lets it go on begins a new wait.
-        moved = replace(moved, park_time=None)
-    if not stays or moved.is_parked is not purchase.is_parked:
-        moved = replace(moved, state_time=now)
-    if moved.is_parked and moved.park_time is None:
-        moved = replace(moved, park_time=now)
+        return replace(moved, state_time=now, park_time=now if moved.is_parked else None, overdue_time=None)
+    if moved.is_parked and not purchase.is_parked:
+        return replace(moved, park_time=now, overdue_time=None)
+    if purchase.is_parked and not moved.is_parked:
+        # The time in line is no part of the wait that goes on: to and fro, the two are counted apart.
+        waited = max((purchase.park_time or now) - purchase.state_time, timedelta(0))
+        return replace(moved, state_time=now - waited, park_time=None, overdue_time=None)
     return moved
 
 

@@ -1,6 +1,6 @@
 """What support staff and customers may ask of an order: to go on, to give up, to have a key replaced or delivered."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -25,9 +25,12 @@ from fulfillment.domain.model import (
 )
 from fulfillment.domain.planner import replacement_id
 from fulfillment.domain.policy import (
+    EVERYTHING,
+    Trouble,
     is_all_opened,
     is_deliverable,
     is_replaceable,
+    is_stranded,
     signal_on_completion,
     signal_on_retry,
 )
@@ -98,26 +101,42 @@ class Operating:
         return after
 
     async def retry(
-        self, transaction: OrderTransaction, order_id: OrderId, item_id: ItemId | None, asked: Asked
+        self,
+        transaction: OrderTransaction,
+        order_id: OrderId,
+        item_id: ItemId | None,
+        asked: Asked,
+        *,
+        trouble: Trouble = EVERYTHING,
+        delay: timedelta = timedelta(0),
     ) -> Fulfillment:
-        """Let what needs attention go on. Raises OrderNotFound and NothingToRetry."""
+        """Let what needs attention go on, after `delay`. Raises OrderNotFound and NothingToRetry without writing."""
         now = self._clock.now()
         found = await _found(transaction, order_id)
         lines = [line for line in found.lines if item_id in {None, line.item.item_id}]
-        moves = [
-            (purchase, signal)
-            for line in lines
-            for purchase in line.purchases
-            if (signal := signal_on_retry(purchase, line.keys_of(purchase.external_id))) is not None
-        ]
-        if not moves:
+        retried = 0
+        for line in lines:
+            for purchase in filter(trouble.includes, line.purchases):
+                keys = line.keys_of(purchase.external_id)
+                retried += await self._retry(transaction, purchase, keys, now=now, delay=delay)
+        if not retried:
             raise NothingToRetry("nothing of the order needs attention that trying again could mend")
-        for purchase, signal in moves:
-            moved = await self._mover.move(transaction, purchase, signal, now=now)
-            await self._deliver_opened(transaction, moved, now)
-        details = {"item_id": item_id or "", "purchases": str(len(moves))}
+        details = {"item_id": item_id or "", "purchases": str(retried)}
         await _record(transaction, "order.retry_asked", order_id, asked, now, details=details)
         return await summarize(transaction, order_id, now=now)
+
+    async def _retry(
+        self, transaction: OrderTransaction, purchase: Purchase, keys: Sequence[Key], *, now: datetime, delay: timedelta
+    ) -> bool:
+        if is_stranded(purchase):
+            await self._mover.wake(transaction, purchase, keys, now=now, delay=delay)
+            return True
+        signal = signal_on_retry(purchase, keys)
+        if signal is None:
+            return False
+        moved = await self._mover.move(transaction, purchase, signal, now=now, delay=delay)
+        await self._deliver_opened(transaction, moved, now)
+        return True
 
     async def resend_mail(self, transaction: OrderTransaction, order_id: OrderId, asked: Asked) -> None:
         """Let the order's mail be sent again. Raises OrderNotFound, MailNotDue and MailLimit."""

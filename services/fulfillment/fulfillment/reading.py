@@ -12,7 +12,7 @@ from keyferry.type.v1 import actor_pb2
 
 from fulfillment import facts
 from fulfillment.domain.model import Fulfillment, OrderId, State
-from fulfillment.errors import KeyNotFound, OrderNotFound
+from fulfillment.errors import KeyNotFound, KeyRevoked, OrderNotFound
 from fulfillment.metrics import ACCESS_DENIED
 from fulfillment.ports.orders import Orders
 from fulfillment.ports.vault import KeyWish
@@ -59,11 +59,14 @@ class Reading:
         return found
 
     async def openable(self, wish: KeyWish, actor: actor_pb2.Actor, *, method: str) -> None:
-        """Check that a key is there for this customer to open. Raises OrderNotFound or KeyNotFound."""
+        """Check that a key is there for this customer to open. Raises OrderNotFound, KeyNotFound and KeyRevoked."""
         found = await self.get(wish.order_id, actor, method=method)
-        keys = [key for line in found.lines for key in line.keys if key.is_openable]
-        if wish.key_id not in {key.key_id for key in keys}:
+        key = next((key for line in found.lines for key in line.keys if key.key_id == wish.key_id), None)
+        # One that was held was never its owner's, whatever became of it.
+        if key is None or key.held:
             raise KeyNotFound("the order has no such key")
+        if not key.is_openable:
+            raise KeyRevoked("the key was taken back and cannot be opened any more; the order says what became of it")
 
     async def page(
         self, actor: actor_pb2.Actor | None, *, customer_id: str, state: State | None, size: int, token: str

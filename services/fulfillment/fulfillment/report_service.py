@@ -9,11 +9,11 @@ import grpc
 from chassis.clock import Clock
 from chassis.errors import InvalidRequest
 from chassis.paging import page_size, read_page_token, write_page_token
-from chassis.request_log import request_digest
 from chassis.validation import Faults
 from keyferry.fulfillment.v1 import fulfillment_admin_service_pb2 as pb
 
 from fulfillment import report_csv
+from fulfillment.answering import once
 from fulfillment.ports.reconciliation import Report, Reports
 from fulfillment.report_convert import difference_to_proto, kind_from_proto, report_to_proto, span_from_proto
 from fulfillment.report_errors import ReportNotFound
@@ -47,16 +47,14 @@ class ReportMethods:
     ) -> pb.ReconcilePaymentsResponse:
         """Ask for a report."""
         request_id, span = span_from_proto(request)
-        digest = request_digest(request)
         async with self._reports.transaction() as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.ReconcilePaymentsResponse)
-            if earlier is not None:
-                return earlier
-            now = self._report_clock.now()
-            report = await transaction.ask(span, report_id=str(uuid.uuid4()), now=now)
-            response = pb.ReconcilePaymentsResponse(report=report_to_proto(report))
-            await transaction.keep_answer(request_id, digest, response)
-            return response
+
+            async def ask() -> pb.ReconcilePaymentsResponse:
+                now = self._report_clock.now()
+                report = await transaction.ask(span, report_id=str(uuid.uuid4()), now=now)
+                return pb.ReconcilePaymentsResponse(report=report_to_proto(report))
+
+            return await once(transaction, request_id, request, pb.ReconcilePaymentsResponse, ask)
 
     async def ListReports(self, request: pb.ListReportsRequest, context: Context) -> pb.ListReportsResponse:  # noqa: N802, ARG002 # named and called by gRPC
         """List reports, newest first."""

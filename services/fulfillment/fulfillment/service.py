@@ -8,12 +8,12 @@ import grpc
 from chassis.errors import FieldViolation, InvalidRequest
 from chassis.failpoints import effect
 from chassis.identity import caller_identity
-from chassis.request_log import request_digest
 from chassis.validation import Faults
 from keyferry.fulfillment.v1 import fulfillment_service_pb2 as pb
 from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import FulfillmentServiceServicer
 from keyferry.type.v1 import actor_pb2
 
+from fulfillment.answering import once
 from fulfillment.convert import (
     cancel_from_proto,
     fulfillment_to_proto,
@@ -75,17 +75,15 @@ class FulfillmentServicer(FulfillmentServiceServicer):
             faults.add("payment.order_id", "must be the order's")
         faults.raise_if_any()
         await self._check_products(order)
-        digest = request_digest(request)
         async with self._orders.transaction("submit") as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.SubmitOrderResponse)
-            if earlier is not None:
-                return earlier
-            found = await self._intake.take_order(transaction, order, order_digest(request.order))
-            if payment is not None:
-                found = await self._intake.take_payment(transaction, payment, telling=request_id) or found
-            response = pb.SubmitOrderResponse(fulfillment=fulfillment_to_proto(found, for_customer=False))
-            await transaction.keep_answer(request_id, digest, response)
-            return response
+
+            async def submit() -> pb.SubmitOrderResponse:
+                found = await self._intake.take_order(transaction, order, order_digest(request.order))
+                if payment is not None:
+                    found = await self._intake.take_payment(transaction, payment, telling=request_id) or found
+                return pb.SubmitOrderResponse(fulfillment=fulfillment_to_proto(found, for_customer=False))
+
+            return await once(transaction, request_id, request, pb.SubmitOrderResponse, submit)
 
     async def ConfirmPayment(self, request: pb.ConfirmPaymentRequest, context: Context) -> pb.ConfirmPaymentResponse:  # noqa: N802, ARG002 # named and called by gRPC
         """Take a payment."""
@@ -93,17 +91,14 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         request_id = faults.request_id(request.request_id)
         payment = payment_from_proto(request.payment, faults)
         faults.raise_if_any()
-        digest = request_digest(request)
         async with self._orders.transaction("pay") as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.ConfirmPaymentResponse)
-            if earlier is not None:
-                return earlier
-            found = await self._intake.take_payment(transaction, payment, telling=request_id)
-            response = pb.ConfirmPaymentResponse(
-                fulfillment=None if found is None else fulfillment_to_proto(found, for_customer=False)
-            )
-            await transaction.keep_answer(request_id, digest, response)
-            return response
+
+            async def pay() -> pb.ConfirmPaymentResponse:
+                found = await self._intake.take_payment(transaction, payment, telling=request_id)
+                shown = None if found is None else fulfillment_to_proto(found, for_customer=False)
+                return pb.ConfirmPaymentResponse(fulfillment=shown)
+
+            return await once(transaction, request_id, request, pb.ConfirmPaymentResponse, pay)
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Context) -> pb.RefundPaymentResponse:  # noqa: N802, ARG002 # named and called by gRPC
         """Take a refund."""
@@ -111,17 +106,14 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         request_id = faults.request_id(request.request_id)
         refund = refund_from_proto(request.refund, faults)
         faults.raise_if_any()
-        digest = request_digest(request)
         async with self._orders.transaction("refund") as transaction:
-            earlier = await transaction.earlier_answer(request_id, digest, pb.RefundPaymentResponse)
-            if earlier is not None:
-                return earlier
-            found = await self._intake.take_refund(transaction, refund, telling=request_id)
-            response = pb.RefundPaymentResponse(
-                fulfillment=None if found is None else fulfillment_to_proto(found, for_customer=False)
-            )
-            await transaction.keep_answer(request_id, digest, response)
-            return response
+
+            async def take_back() -> pb.RefundPaymentResponse:
+                found = await self._intake.take_refund(transaction, refund, telling=request_id)
+                shown = None if found is None else fulfillment_to_proto(found, for_customer=False)
+                return pb.RefundPaymentResponse(fulfillment=shown)
+
+            return await once(transaction, request_id, request, pb.RefundPaymentResponse, take_back)
 
     async def CancelFulfillment(  # noqa: N802 # named by gRPC
         self, request: pb.CancelFulfillmentRequest, context: Context
@@ -134,16 +126,14 @@ class FulfillmentServicer(FulfillmentServiceServicer):
         if unknown := [item_id for item_id in cancel.item_ids if item_id not in known]:
             raise InvalidRequest.of("item_ids", f"{unknown[0]} is no line of the order")
         asked = Asked(actor or actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SHOP), cancel.reason)
-        digest = request_digest(request)
         async with self._orders.transaction("cancel") as transaction:
-            earlier = await transaction.earlier_answer(cancel.request_id, digest, pb.CancelFulfillmentResponse)
-            if earlier is not None:
-                return earlier
-            after = await self._operating.cancel(transaction, cancel.order_id, cancel.item_ids, asked)
-            shown = fulfillment_to_proto(after, for_customer=_is_customer(actor))
-            response = pb.CancelFulfillmentResponse(fulfillment=shown)
-            await transaction.keep_answer(cancel.request_id, digest, response)
-            return response
+
+            async def call_off() -> pb.CancelFulfillmentResponse:
+                after = await self._operating.cancel(transaction, cancel.order_id, cancel.item_ids, asked)
+                shown = fulfillment_to_proto(after, for_customer=_is_customer(actor))
+                return pb.CancelFulfillmentResponse(fulfillment=shown)
+
+            return await once(transaction, cancel.request_id, request, pb.CancelFulfillmentResponse, call_off)
 
     async def GetFulfillment(self, request: pb.GetFulfillmentRequest, context: Context) -> pb.GetFulfillmentResponse:  # noqa: N802 # named by gRPC
         """Read one fulfillment."""

@@ -143,8 +143,8 @@ class Collector:
         source_ref = f"kinguin:{purchase.supplier_order_id}:{key.supplier_key_id}"
         if key.value is None:
             return _unreadable(purchase, key, source_ref, "supplier delivered something that is no key")
-        await failpoint("kinguin_gateway.before_seal")
         try:
+            await failpoint("kinguin_gateway.before_seal")
             sealed = await self._vault.seal(
                 KeyToSeal(
                     request_id=str(uuid.uuid5(_REQUEST_NAMESPACE, source_ref)),

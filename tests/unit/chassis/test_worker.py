@@ -1,6 +1,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+from chassis import worker
 from chassis.errors import ServiceUnavailable
 from chassis.worker import ClaimLoop
 
@@ -141,3 +143,23 @@ async def test_leases_of_what_is_under_way_are_extended_and_of_nothing_else() ->
     await stopped_when(loop, lambda: len(extended) > 3)
     assert len(extended) > 3, "one extension that failed must not be the last"
     assert all(pieces == [0] for pieces in extended[1:])
+
+
+async def test_a_claim_that_fails_cancels_nothing_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "FAILURE_PAUSE_SECONDS", 0.01)
+    work, release = Work([1]), asyncio.Event()
+    claim, handle = work.claim, work.handle
+
+    async def broken(limit: int) -> Sequence[int]:
+        if work.waiting:
+            return await claim(limit)
+        release.set()
+        raise ZeroDivisionError
+
+    async def slow(piece: int) -> None:
+        await release.wait()
+        await asyncio.sleep(0.03)
+        await handle(piece)
+
+    loop = ClaimLoop("example", claim=broken, handle=slow, handle_seconds=1, idle_seconds=0.01)
+    await stopped_when(loop, lambda: work.done == [1])

@@ -58,11 +58,14 @@ class FakeSupplier:
     telling: list[Sequence[tuple[str, Known]] | None] = field(default_factory=list)
     products: dict[str, ProductAnswer] = field(default_factory=dict)
     """What is not here has one offer, and plenty of it."""
+    is_away: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     buyings: list[Buying] = field(default_factory=list)
 
     async def place(self, buying: Buying) -> PlaceAnswer:
         self.asked["place"] += 1
+        if self.is_away:
+            return NoAnswer()
         self.buyings.append(buying)
         return self.placing.pop(0) if self.placing else self.sell(buying.purchase)
 
@@ -74,6 +77,8 @@ class FakeSupplier:
 
     async def collect(self, buying: Buying) -> CollectAnswer:
         self.asked["collect"] += 1
+        if self.is_away:
+            return NoAnswer()
         return self.collecting.pop(0) if self.collecting else self.deliver(buying.purchase)
 
     def deliver(self, purchase: Purchase) -> CollectAnswer:
@@ -83,6 +88,8 @@ class FakeSupplier:
 
     async def withdraw(self, buying: Buying) -> WithdrawAnswer:
         self.asked["withdraw"] += 1
+        if self.is_away:
+            return NoAnswer()
         return self.withdrawing.pop(0) if self.withdrawing else self.call_off(buying.purchase)
 
     def call_off(self, purchase: Purchase) -> Placed | Refused:
@@ -93,6 +100,8 @@ class FakeSupplier:
 
     async def give_back(self, purchase: Purchase) -> ReturnAnswer:
         self.asked["give_back"] += 1
+        if self.is_away:
+            return NoAnswer()
         return self.returning.pop(0) if self.returning else self.take_back(purchase)
 
     def take_back(self, purchase: Purchase) -> ReturnAnswer:
@@ -104,10 +113,14 @@ class FakeSupplier:
 
     async def read_product(self, product_id: str) -> ProductAnswer:
         self.asked["read_product"] += 1
+        if self.is_away:
+            return NoAnswer()
         return self.reading.pop(0) if self.reading else self.products.get(product_id, a_product(product_id))
 
     async def known_purchases(self, order_id: OrderId) -> Sequence[tuple[str, Known]] | None:
         self.asked["known_purchases"] += 1
+        if self.is_away:
+            return None
         return self.telling.pop(0) if self.telling else self.tell(order_id)
 
     def tell(self, order_id: OrderId) -> Sequence[tuple[str, Known]]:

@@ -31,7 +31,9 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.payments import Paid
+from fulfillment.domain.policy import Trouble, is_stranded
 from fulfillment.ports.mail import MailDue
+from fulfillment.ports.payments import Closure, PaymentRecord
 from fulfillment.ports.supplier import Buying
 from google.protobuf.message import Message
 
@@ -93,10 +95,18 @@ class MemoryOrders:
         async with self.transaction() as transaction:
             return transaction.claim_mails(limit, lease=lease, now=now)
 
-    async def mail_waits(self, order_id: OrderId, *, run_at: datetime | None, failure: str) -> None:
+    async def extend_mails(self, claims: Mapping[OrderId, int], *, now: datetime, until: datetime) -> None:
+        async with self.transaction() as transaction:
+            for order_id, claim in claims.items():
+                row = transaction.rows.mails[order_id]
+                if row.claim == claim and row.lease_until is not None and row.lease_until > now:
+                    transaction.rows.mails[order_id] = replace(row, run_at=until, lease_until=until)
+
+    async def mail_waits(self, order_id: OrderId, claim: int, *, run_at: datetime | None, failure: str) -> None:
         async with self.transaction() as transaction:
             row = transaction.rows.mails[order_id]
-            transaction.rows.mails[order_id] = replace(row, run_at=run_at, failure=failure)
+            if row.claim == claim:
+                transaction.rows.mails[order_id] = replace(row, run_at=run_at, lease_until=None, failure=failure)
 
     def told(self, kind: type[R]) -> list[R]:
         return [told.message for told in self.rows.told.values() if isinstance(told.message, kind)]
@@ -111,6 +121,15 @@ class MemoryTransaction:
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
         self.notified: list[str] = []
+
+    @asynccontextmanager
+    async def isolated(self) -> AsyncIterator[None]:
+        before, notified = self.rows.copy(), list(self.notified)
+        try:
+            yield
+        except BaseException:
+            self.rows, self.notified = before, notified
+            raise
 
     async def load(self, order_id: OrderId, *, lock: bool = False) -> Fulfillment | None:  # noqa: ARG002 # all is locked
         row = self.rows.orders.get(order_id)
@@ -171,10 +190,27 @@ class MemoryTransaction:
 
     async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
         known = self.rows.payments.get((provider, payment_id))
-        return None if known is None else known.payment.order_id
+        return None if known is None or known.payment.is_closed else known.payment.order_id
+
+    async def lock_payment(self, provider: str, payment_id: str) -> PaymentRecord | None:
+        row = self.rows.payments.get((provider, payment_id))
+        return None if row is None else self.rows.record(row)
+
+    async def assign_payment(self, provider: str, payment_id: str, order_id: OrderId) -> None:
+        row = self.rows.payments[provider, payment_id]
+        payment = replace(row.payment, order_id=order_id, told_order_id=row.payment.first_told)
+        self.rows.payments[provider, payment_id] = replace(row, payment=payment)
+
+    async def close_payment(
+        self, provider: str, payment_id: str, closure: Closure, note: str, *, now: datetime
+    ) -> None:
+        row = self.rows.payments[provider, payment_id]
+        self.rows.payments[provider, payment_id] = replace(
+            row, payment=replace(row.payment, is_closed=True), close_time=now, closure=closure, close_note=note
+        )
 
     async def money(self, order_id: OrderId) -> Money:
-        payments = [row.payment for _, row in sorted(self.rows.payments.items()) if row.payment.order_id == order_id]
+        payments = [row.payment for _, row in sorted(self.rows.payments.items()) if _counts_for(row, order_id)]
         return Money(payments, [row.refund for row in self._refunds(order_id)])
 
     async def take_pending_refunds(self, order_id: OrderId) -> Sequence[Refund]:
@@ -184,7 +220,7 @@ class MemoryTransaction:
         return [row.refund for row in pending]
 
     def _refunds(self, order_id: OrderId) -> list[RefundRow]:
-        payments = {place for place, row in self.rows.payments.items() if row.payment.order_id == order_id}
+        payments = {place for place, row in self.rows.payments.items() if _counts_for(row, order_id)}
         rows = [row for row in self.rows.refunds.values() if payment_place(row.refund) in payments]
         return sorted(rows, key=lambda row: (*payment_place(row.refund), row.refund.refund_id))
 
@@ -261,6 +297,9 @@ class MemoryTransaction:
         if run_at is not None:
             self.notified.append("due")
 
+    async def put_off(self, external_id: ExternalId, *, run_at: datetime) -> None:
+        self._change(external_id, run_at=run_at, lease_until=None)
+
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         row = self.rows.purchases.get(external_id)
         if row is None or row.run_at is None:
@@ -301,6 +340,20 @@ class MemoryTransaction:
         if name:
             self.rows.names[order_id, item_id] = name
 
+    async def troubled(
+        self, trouble: Trouble, *, size: int, after: tuple[datetime, str] | None
+    ) -> Sequence[tuple[datetime, OrderId]]:
+        rows = [row for row in self.rows.orders.values() if row.state is State.NEEDS_ATTENTION]
+        found = [
+            (row.create_time, row.order.order_id)
+            for row in rows
+            if any(
+                trouble.includes(purchase) and (purchase.state is State.NEEDS_ATTENTION or is_stranded(purchase))
+                for purchase in self.render(row).purchases
+            )
+        ]
+        return sorted(place for place in found if after is None or place > after)[:size]
+
     async def save_summary(
         self,
         order_id: OrderId,
@@ -337,13 +390,16 @@ class MemoryTransaction:
         recent = [time for time in row.again_times if time > now - within]
         if len(recent) >= most:
             return recent[-most] + within
-        self.rows.mails[order_id] = replace(row, run_at=now, tries=0, failure="", again_times=(*recent, now))
+        again_times, claim = (*recent, now), row.claim + 1
+        self.rows.mails[order_id] = MailRow(now, send_time=row.send_time, again_times=again_times, claim=claim)
         self.notified.append("due")
         return None
 
-    async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
+    async def mail_done(self, order_id: OrderId, claim: int, *, now: datetime) -> None:
         mail, order = self.rows.mails[order_id], self.rows.orders[order_id]
-        self.rows.mails[order_id] = replace(mail, run_at=None, send_time=now, failure="")
+        if mail.claim == claim:
+            mail = replace(mail, run_at=None, lease_until=None)
+        self.rows.mails[order_id] = replace(mail, send_time=now, failure="")
         self.rows.orders[order_id] = replace(order, mail_time=now, version=order.version + 1)
         self.notified.append(order_id)
 
@@ -357,9 +413,10 @@ class MemoryTransaction:
 
     def _claim_mail(self, order_id: OrderId, until: datetime) -> MailDue:
         row, order = self.rows.mails[order_id], self.rows.orders[order_id].order
-        self.rows.mails[order_id] = replace(row, run_at=until, tries=row.tries + 1)
+        tries, claim = row.tries + 1, row.claim + 1
+        self.rows.mails[order_id] = replace(row, run_at=until, lease_until=until, tries=tries, claim=claim)
         names = [self.rows.names.get((order_id, item.item_id)) or item.product_id for item in order.items]
-        return MailDue(order_id, order.customer.email, order.customer.locale, names, row.tries + 1)
+        return MailDue(order_id, order.customer.email, order.customer.locale, names, tries, claim)
 
     async def tell(self, subject: str, message: Message, *, about: str, now: datetime, identity: Sequence[str]) -> None:  # noqa: ARG002 # when it was told first is enough
         self.rows.told.setdefault(derived_event_id("fulfillment", subject, *identity), Told(subject, message, about))
@@ -374,6 +431,10 @@ class MemoryTransaction:
 
     async def keep_answer(self, request_id: str, digest: bytes, response: Message) -> None:
         self.rows.answers[request_id] = digest, response.SerializeToString(deterministic=True)
+
+
+def _counts_for(row: PaymentRow, order_id: OrderId) -> bool:
+    return row.payment.order_id == order_id and not row.payment.is_closed
 
 
 def _place(purchase: Purchase) -> tuple[OrderId, ItemId]:

@@ -28,24 +28,21 @@ class MemoryPayments:
             self._record(row)
             for row in rows
             if (order_id is None or row.payment.order_id == order_id)
-            and (not unmatched or not self._is_matched(row))
+            and (not unmatched or self._waits(row))
             and (after is None or _heard_of(row) < after)
         ][:size]
 
     async def unmatched(self) -> Unmatched:
         rows = self._orders.rows
-        payments = [row.create_time for row in rows.payments.values() if not self._is_matched(row)]
+        payments = [row.create_time for row in rows.payments.values() if self._waits(row)]
         refunds = [row.create_time for row in rows.refunds.values() if payment_place(row.refund) not in rows.payments]
         return Unmatched(len(payments), len(refunds), min([*payments, *refunds], default=None))
 
     def _record(self, row: PaymentRow) -> PaymentRecord:
-        place = payment_place(row.payment)
-        refunds = [row.refund for _, row in sorted(self._orders.rows.refunds.items())]
-        own = [refund for refund in refunds if payment_place(refund) == place]
-        return PaymentRecord(row.payment, row.create_time, self._is_matched(row), own)
+        return self._orders.rows.record(row)
 
-    def _is_matched(self, row: PaymentRow) -> bool:
-        return row.payment.order_id in self._orders.rows.orders
+    def _waits(self, row: PaymentRow) -> bool:
+        return row.payment.order_id not in self._orders.rows.orders and not row.payment.is_closed
 
 
 def _heard_of(row: PaymentRow) -> tuple[datetime, str, str]:

@@ -18,6 +18,7 @@ from fulfillment.domain.model import (
     RefundRequest,
     State,
 )
+from fulfillment.ports.payments import Closure, PaymentRecord
 from google.protobuf.message import Message
 
 
@@ -41,6 +42,9 @@ class OrderRow:
 class PaymentRow:
     payment: Payment
     create_time: datetime
+    close_time: datetime | None = None
+    closure: Closure | None = None
+    close_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class MailRow:
     send_time: datetime | None = None
     failure: str = ""
     again_times: tuple[datetime, ...] = ()
+    lease_until: datetime | None = None
+    claim: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,13 @@ class Rows:
     told: dict[str, Told] = field(default_factory=dict)
     answers: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     inbox: dict[str, None] = field(default_factory=dict)
+
+    def record(self, row: PaymentRow) -> PaymentRecord:
+        """Return a payment as staff looks at it."""
+        place, is_matched = payment_place(row.payment), row.payment.order_id in self.orders
+        own = [each.refund for _, each in sorted(self.refunds.items()) if payment_place(each.refund) == place]
+        ended = (row.close_time, row.closure, row.close_note)
+        return PaymentRecord(row.payment, row.create_time, is_matched, own, *ended)
 
     def copy(self) -> "Rows":
         return Rows(**{name: dict(table) for name, table in vars(self).items()})

@@ -122,6 +122,13 @@ class Office:
             await self.progress.act(each)
         return len(claimed)
 
+    async def wait_in_vain(self, duration: timedelta) -> None:
+        """Let time pass, and ask once more while nobody answers."""
+        self.clock.time += duration
+        self.supplier.is_away = self.vault.is_away = True
+        await self.work()
+        self.supplier.is_away = self.vault.is_away = False
+
     async def settle(self, *, within: timedelta = timedelta(days=1)) -> None:
         """Work, and let time pass, until nothing is due within that long."""
         until = self.clock.now() + within

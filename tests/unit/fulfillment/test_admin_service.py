@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from chassis.errors import InvalidRequest, RequestIdReused
 from fulfillment.admin_service import SERVICE_NAME, FulfillmentAdminServicer
-from fulfillment.domain.model import State
+from fulfillment.domain.model import OrderId, State
 from fulfillment.errors import KeyNotNeeded, PaymentNotFound
+from fulfillment.matching import Matching
 from fulfillment.payments import PaymentDesk
 from fulfillment.ports.supplier import Refused
+from fulfillment.retrying import Retrying
 from keyferry.fulfillment.v1 import fulfillment_admin_service_pb2 as pb
 from keyferry.fulfillment.v1 import fulfillment_pb2
 from keyferry.type.v1 import actor_pb2
 
+from tests.unit.fulfillment.examples import a_payment
 from tests.unit.fulfillment.memory_payments import MemoryPayments
 from tests.unit.fulfillment.office import Office, a_refund
 
@@ -37,7 +40,9 @@ class Desk(Office):
         self.admin: FulfillmentAdminServicer = servicer(
             self.orders,
             operating=self.operating,
+            retrying=Retrying(self.operating, self.clock),
             payments=PaymentDesk(MemoryPayments(self.orders)),
+            matching=Matching(self.intake, self.clock),
             reports=None,
             clock=self.clock,
             dead_letters=None,
@@ -164,3 +169,59 @@ async def test_payments_are_listed_and_read(desk: Desk) -> None:
         await desk.admin.ListPayments(pb.ListPaymentsRequest(order_id="a/b"), NO_CONTEXT)
     with pytest.raises(InvalidRequest, match="provider"):
         await desk.admin.GetPayment(pb.GetPaymentRequest(), NO_CONTEXT)
+
+
+async def test_a_page_of_retries_is_done_once_however_often_it_is_asked(desk: Desk) -> None:
+    await desk.refuse()
+    asked = {name: value for name, value in common().items() if name != "order_id"}
+    request = pb.RetryFulfillmentsRequest(attention_reason="PURCHASE_REFUSED", **asked)
+    first = await desk.admin.RetryFulfillments(request, NO_CONTEXT)
+    assert (first.retried_count, list(first.refused), first.next_page_token) == (1, [], "")
+    before = desk.orders.rows
+    assert await desk.admin.RetryFulfillments(request, NO_CONTEXT) == first
+    assert desk.orders.rows == before
+    with pytest.raises(RequestIdReused):
+        await desk.admin.RetryFulfillments(pb.RetryFulfillmentsRequest(**asked), NO_CONTEXT)
+
+
+async def test_a_payment_is_assigned_and_closed_once_however_often_it_is_asked(desk: Desk) -> None:
+    await desk.order()
+    await desk.pay(a_payment(order_id=OrderId("order-9")))
+    await desk.pay(a_payment(payment_id="payment-2", order_id=OrderId("order-9")))
+    asked = {**common(1), "provider": "stripe", "payment_id": "payment-1", "customer_id": "alice"}
+    request = pb.AssignPaymentRequest(**asked)
+    assigned = await desk.admin.AssignPayment(request, NO_CONTEXT)
+    assert assigned.fulfillment.state == fulfillment_pb2.STATE_PENDING
+    assert (assigned.payment.payment.order_id, assigned.payment.told_order_id) == ("order-1", "order-9")
+    asked = {**common(2), "provider": "stripe", "payment_id": "payment-2", "closure": 1}
+    closing = pb.ClosePaymentRequest(**{name: value for name, value in asked.items() if name != "order_id"})
+    closed = await desk.admin.ClosePayment(closing, NO_CONTEXT)
+    assert closed.payment.closure == pb.PAYMENT_CLOSURE_REFUNDED_OUTSIDE
+    assert (closed.payment.close_note, closed.payment.HasField("close_time")) == ("the customer asked", True)
+    before = desk.orders.rows
+    assert await desk.admin.AssignPayment(request, NO_CONTEXT) == assigned
+    assert await desk.admin.ClosePayment(closing, NO_CONTEXT) == closed
+    assert desk.orders.rows == before
+
+
+async def test_every_fault_of_these_requests_is_named_at_once(desk: Desk) -> None:
+    for call, request, fields in (
+        (
+            desk.admin.RetryFulfillments,
+            pb.RetryFulfillmentsRequest(attention_reason="PAYMENT_MISMATCH"),
+            {"request_id", "attention_reason", "actor.type", "actor.id", "reason"},
+        ),
+        (
+            desk.admin.AssignPayment,
+            pb.AssignPaymentRequest(),
+            {"request_id", "order_id", "customer_id", "provider", "payment_id", "actor.type", "actor.id", "reason"},
+        ),
+        (
+            desk.admin.ClosePayment,
+            pb.ClosePaymentRequest(),
+            {"request_id", "closure", "provider", "payment_id", "actor.type", "actor.id", "reason"},
+        ),
+    ):
+        with pytest.raises(InvalidRequest) as raised:
+            await call(request, NO_CONTEXT)  # type: ignore[arg-type] # each takes its own request
+        assert {fault.field for fault in raised.value.field_violations} == fields

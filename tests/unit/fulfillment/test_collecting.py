@@ -155,8 +155,7 @@ async def test_a_key_too_many_is_for_nobody(shop: Shop) -> None:
 async def test_keys_that_were_opened_while_a_person_was_asked_are_delivered(shop: Shop) -> None:
     await shop.work()
     (late,) = await shop.claim(64)
-    shop.clock.time += MOST_AGE[State.AWAITING_KEYS] + LEASE
-    await shop.work()
+    await shop.wait_in_vain(MOST_AGE[State.AWAITING_KEYS] + LEASE)
     await shop.progress.act(late)
     assert (shop.purchase().reason, len(shop.sealed())) == (Reason.KEYS_TOO_LATE, 2)
     for key in shop.sealed():

@@ -1,12 +1,13 @@
 import re
 from collections.abc import MutableMapping
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from fulfillment.domain.model import OrderId
-from fulfillment.mailing import LEASE, SEND_SECONDS, Letters, Mailing
+from fulfillment.mailing import EXTEND_SECONDS, LEASE, SEND_SECONDS, Letters, Mailing
 from fulfillment.ports.mail import Letter, MailDelayed, MailDue, MailRefused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ ORDER_ID = OrderId("order-1")
 
 
 def due(locale: str = "", names: tuple[str, ...] = ("Lantern Hollow",), order_id: str = "order-1") -> MailDue:
-    return MailDue(OrderId(order_id), "alice@example.com", locale, names, tries=1)
+    return MailDue(OrderId(order_id), "alice@example.com", locale, names, tries=1, claim=1)
 
 
 class Links(HTMLParser):
@@ -198,5 +199,60 @@ async def test_a_mail_whose_sender_died_is_sent_when_the_lease_ends_under_the_sa
     assert len({letter.message_id for letter in post.mailer.taken}) == 1
 
 
-def test_a_mail_is_nobody_elses_while_it_is_being_sent() -> None:
-    assert timedelta(seconds=SEND_SECONDS) < LEASE
+async def test_a_mail_is_nobody_elses_while_it_is_being_sent(post: Post) -> None:
+    claimed = await post.mailing.claim(10)
+    for _ in range(5):
+        post.clock.time += LEASE - timedelta(seconds=1)
+        await post.mailing.extend(claimed)
+        assert await post.send_due() == 0
+    post.clock.time += LEASE
+    await post.mailing.extend(claimed)
+    assert await post.send_due() == 1
+
+
+def test_a_lease_is_short_and_outlives_missed_extensions() -> None:
+    assert timedelta(seconds=3 * EXTEND_SECONDS) < LEASE < timedelta(seconds=SEND_SECONDS)
+
+
+async def overtaken(post: Post) -> MailDue:
+    """Let a sender be so slow that another one has its mail; return what the slow one still sends."""
+    (slow,) = await post.mailing.claim(10)
+    post.clock.time += LEASE
+    (later,) = await post.mailing.claim(10)
+    assert later.claim == slow.claim + 1
+    return slow
+
+
+async def test_a_slow_sender_tells_that_it_was_taken_and_marks_over_nobody(post: Post) -> None:
+    await post.mailing.send(await overtaken(post))
+    row = post.orders.rows.mails[ORDER_ID]
+    assert (row.send_time, row.run_at) == (post.clock.now(), post.clock.now() + LEASE)
+
+
+@pytest.mark.parametrize("answer", [MailRefused("550"), MailDelayed("451")])
+async def test_what_a_slow_sender_was_answered_is_not_the_others_answer(post: Post, answer: Exception) -> None:
+    slow = await overtaken(post)
+    before = post.orders.rows.mails[ORDER_ID]
+    post.mailer.answers = [answer]
+    await post.mailing.send(slow)
+    assert post.orders.rows.mails[ORDER_ID] == before
+
+
+async def test_a_mail_that_is_wanted_again_while_it_is_being_sent_is_sent_again(post: Post) -> None:
+    (slow,) = await post.mailing.claim(10)
+    async with post.orders.transaction() as transaction:
+        await transaction.want_mail_again(ORDER_ID, now=post.clock.now(), most=5, within=timedelta(days=1))
+    await post.mailing.send(slow)
+    assert await post.send_due() == 1
+    assert len(post.mailer.taken) == 2
+
+
+async def test_a_mail_that_cannot_be_written_is_set_aside_and_stops_no_other(
+    post: Post, logs: list[MutableMapping[str, Any]]
+) -> None:
+    (claimed,) = await post.mailing.claim(10)
+    # A row that PostgreSQL would not hold, but a template may fail on something else some day.
+    await post.mailing.send(replace(claimed, product_names=[None]))  # type: ignore[list-item] # on purpose
+    row = post.orders.rows.mails[ORDER_ID]
+    assert (row.run_at, row.send_time, row.failure) == (None, None, "unwritable")
+    assert [(log["log_level"], log["order_id"]) for log in logs] == [("error", "order-1")]

@@ -19,7 +19,7 @@ from tests.unit.fulfillment.desk import deliver, replace_key
 from tests.unit.fulfillment.fakes import a_product, collected, key_ids
 from tests.unit.fulfillment.office import Office
 
-LONG = timedelta(days=8).total_seconds()
+LONG = timedelta(days=8)
 
 
 async def unplannable(office: Office) -> None:
@@ -37,16 +37,14 @@ async def refused(office: Office) -> None:
 
 async def never_planned(office: Office) -> None:
     await office.buy(2)
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def in_doubt_too_long(office: Office) -> None:
     await office.buy(2)
     office.supplier.placing = [InDoubt(None)]
     await office.work()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def bought_after_all(office: Office) -> None:
@@ -55,8 +53,7 @@ async def bought_after_all(office: Office) -> None:
     await office.work()
     office.clock.pass_seconds(60)
     (claimed,) = await office.claim()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
     await office.progress.act(claimed)
     assert office.purchase().supplier_order_id
 
@@ -66,8 +63,7 @@ async def keys_too_late(office: Office) -> None:
     await office.work()
     office.supplier.collecting = [collected(office.purchase(), 1)]
     await office.work()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def unknown(office: Office) -> None:
@@ -94,16 +90,14 @@ async def held(office: Office) -> None:
 async def withdrawn_too_long(office: Office) -> None:
     await office.buy(2)
     await office.cancel()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def revoked_too_long(office: Office) -> None:
     await office.buy(2)
     await office.settle()
     await office.refund()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def return_refused(office: Office) -> None:
@@ -127,8 +121,7 @@ async def return_too_late(office: Office) -> None:
     await office.work()
     await office.cancel()
     await office.work()
-    office.clock.pass_seconds(LONG)
-    await office.work()
+    await office.wait_in_vain(LONG)
 
 
 async def corrupted(office: Office) -> None:
@@ -276,7 +269,7 @@ async def test_a_person_who_lets_a_parked_purchase_go_on_begins_a_new_wait() -> 
     await office.place(
         state=State.NEEDS_ATTENTION, reason=Reason.PURCHASE_TOO_OLD, unit_limit=999, park_time=office.clock.now()
     )
-    office.clock.pass_seconds(LONG)
+    office.clock.time += LONG
     await office.retry()
     assert office.purchase().park_time is None
 

@@ -83,16 +83,36 @@ async def test_what_comes_into_doubt_after_a_pause_has_the_time_of_a_doubt_from_
     assert (await shop.found()).reason is Reason.PURCHASE_TOO_OLD
 
 
-async def test_to_and_fro_between_pause_and_doubt_does_not_begin_the_wait_anew(shop: Shop) -> None:
+async def test_to_and_fro_between_pause_and_doubt_the_time_in_doubt_adds_up(shop: Shop) -> None:
     shop.supplier.placing = [Paused(None)]
     await shop.work()
     bounces = 0
     while (await shop.found()).state is State.PURCHASING:
         bounces += 1
-        await wait(shop, timedelta(hours=3), InDoubt(None))
-        await wait(shop, timedelta(hours=3), Paused(None))
-    assert bounces * timedelta(hours=6) <= MOST_PARKED + MOST_AGE[State.PURCHASING]
+        await wait(shop, timedelta(hours=2), InDoubt(None))
+        await wait(shop, timedelta(hours=40), Paused(None))
+    assert bounces == 4
     assert (await shop.found()).reason is Reason.PURCHASE_TOO_OLD
+
+
+async def test_a_new_pause_is_as_old_as_itself_and_not_as_the_first_one(shop: Shop) -> None:
+    shop.supplier.placing = [Paused(None)]
+    await shop.work()
+    await wait(shop, timedelta(hours=40), Paused(None))
+    await wait(shop, timedelta(hours=1), InDoubt(None))
+    assert shop.purchase().park_time is None
+    await wait(shop, MOST_PARKED, Paused(None))
+    assert ((await shop.found()).state, (await shop.found()).reason) == (State.PURCHASING, Reason.BUYING_PAUSED)
+    await wait(shop, timedelta(hours=2), Paused(None))
+    assert (await shop.found()).reason is Reason.PURCHASE_TOO_OLD
+
+
+async def test_after_the_longest_pause_it_is_asked_once_more_and_bought(shop: Shop) -> None:
+    shop.supplier.placing = [Paused(None)]
+    await shop.work()
+    shop.clock.time += 2 * MOST_PARKED
+    await shop.work_until_ready()
+    assert (await shop.found()).state is State.READY
 
 
 async def test_a_line_that_is_parked_is_no_alarm_beside_one_that_needs_attention(shop: Shop) -> None:

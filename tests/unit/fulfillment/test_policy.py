@@ -6,6 +6,7 @@ import pytest
 from fulfillment.domain.machine import TRANSITIONS, Signal
 from fulfillment.domain.model import Action, ExternalId, ItemId, Key, KeyId, OrderId, Purchase, Reason, State
 from fulfillment.domain.policy import (
+    LAST_ASKING,
     MOST_AFTER_RELEASE,
     MOST_AGE,
     MOST_PARKED,
@@ -16,6 +17,8 @@ from fulfillment.domain.policy import (
     is_all_opened,
     is_complete,
     is_replaceable,
+    is_stranded,
+    is_too_old,
     next_look,
     signal_on_cancel,
     signal_on_claim,
@@ -41,7 +44,8 @@ LASTING = ["country_excluded", "preorder_rules", "ConstraintViolation", "never_t
 
 
 def a_purchase(state: State, **changes: object) -> Purchase:
-    purchase = Purchase(ExternalId("kf1-a"), OrderId("order-1"), ItemId("item-1"), 1, state, NOON)
+    due = NOON if state in MOST_AGE else None
+    purchase = Purchase(ExternalId("kf1-a"), OrderId("order-1"), ItemId("item-1"), 1, state, NOON, next_time=due)
     return replace(purchase, **changes)  # type: ignore[arg-type] # fields by name
 
 
@@ -53,8 +57,17 @@ def a_key(**changes: object) -> Key:
 @pytest.mark.parametrize("state", MOST_AGE)
 def test_a_purchase_is_too_old_after_its_limit_and_not_at_it(state: State) -> None:
     limit = MOST_AGE[state]
-    assert signal_on_claim(a_purchase(state), NOON + limit) is Signal.CLAIMED
-    assert signal_on_claim(a_purchase(state), NOON + limit + MOMENT) is Signal.TOO_OLD
+    assert not is_too_old(a_purchase(state), NOON + limit)
+    assert is_too_old(a_purchase(state), NOON + limit + MOMENT)
+
+
+@pytest.mark.parametrize("state", MOST_AGE)
+def test_what_is_too_old_is_asked_for_once_more_and_not_for_ever(state: State) -> None:
+    late = NOON + 2 * MOST_AGE[state]
+    assert signal_on_claim(a_purchase(state), late) is Signal.CLAIMED
+    overdue = a_purchase(state, overdue_time=late)
+    assert signal_on_claim(overdue, late + LAST_ASKING) is Signal.CLAIMED
+    assert signal_on_claim(overdue, late + LAST_ASKING + MOMENT) is Signal.TOO_OLD
 
 
 def test_every_state_that_a_claim_may_find_has_a_limit() -> None:
@@ -68,10 +81,10 @@ def test_what_is_planned_is_bought_on_its_first_claim() -> None:
 
 
 @pytest.mark.parametrize("since_state", [timedelta(), MOST_PARKED * 2])
-def test_a_parked_purchase_is_as_old_as_its_first_parking(since_state: timedelta) -> None:
+def test_a_parked_purchase_is_as_old_as_its_parking(since_state: timedelta) -> None:
     parked = a_purchase(State.PURCHASING, state_time=NOON - since_state, reason=Reason.BUYING_PAUSED, park_time=NOON)
-    assert signal_on_claim(parked, NOON + MOST_PARKED) is Signal.CLAIMED
-    assert signal_on_claim(parked, NOON + MOST_PARKED + MOMENT) is Signal.TOO_OLD
+    assert not is_too_old(parked, NOON + MOST_PARKED)
+    assert is_too_old(parked, NOON + MOST_PARKED + MOMENT)
 
 
 def test_a_parked_purchase_may_wait_longer_than_one_in_doubt() -> None:
@@ -90,11 +103,11 @@ def test_the_keys_of_a_preorder_may_come_some_days_after_its_release(
     release: datetime | None, limit: timedelta
 ) -> None:
     waits = a_purchase(State.AWAITING_KEYS, is_preorder=True, release_time=release)
-    assert signal_on_claim(waits, NOON + limit) is Signal.CLAIMED
-    assert signal_on_claim(waits, NOON + limit + MOMENT) is Signal.TOO_OLD
+    assert not is_too_old(waits, NOON + limit)
+    assert is_too_old(waits, NOON + limit + MOMENT)
     # Being bought takes no longer than for any other.
     buys = replace(waits, state=State.PURCHASING)
-    assert signal_on_claim(buys, NOON + MOST_AGE[State.PURCHASING] + MOMENT) is Signal.TOO_OLD
+    assert is_too_old(buys, NOON + MOST_AGE[State.PURCHASING] + MOMENT)
 
 
 def test_a_preorder_is_looked_at_seldom_before_its_release_and_soon_after_it() -> None:
@@ -198,6 +211,22 @@ def test_every_reason_that_the_table_gives_is_among_them() -> None:
 def test_only_what_needs_attention_can_be_retried(state: State) -> None:
     if state is not State.NEEDS_ATTENTION:
         assert signal_on_retry(a_purchase(state), []) is None
+
+
+def test_of_what_cannot_be_read_nothing_is_decided() -> None:
+    unread = a_purchase(State.NEEDS_ATTENTION, reason=Reason.ROW_UNREADABLE, quantity=2, **BOUGHT)
+    key = a_key()
+    assert signal_on_retry(unread, [key]) is signal_on_cancel(unread, [key]) is signal_on_refund(unread, [key]) is None
+    assert not actions(unread, [key])
+    assert not is_replaceable(unread, key, [key])
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_waits_and_is_never_due_was_set_aside_and_can_be_let_go_on(state: State) -> None:
+    found_again = a_purchase(state, next_time=None)
+    assert is_stranded(found_again) is (state in MOST_AGE)
+    assert not is_stranded(replace(found_again, next_time=NOON))
+    assert (Action.RETRY in actions(found_again, [])) is (state in MOST_AGE)
 
 
 # fmt: off

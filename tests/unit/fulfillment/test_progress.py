@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from fulfillment.domain.machine import Command
 from fulfillment.domain.model import ExternalId, Reason, State
-from fulfillment.domain.policy import MOST_AGE
+from fulfillment.domain.policy import LAST_ASKING, MOST_AGE
 from fulfillment.ports.supplier import InDoubt, NoAnswer, Refused
 from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS
 from fulfillment.working import LEASE
@@ -15,7 +15,7 @@ from keyferry.events.v1.fulfillment_events_pb2 import (
 )
 
 from tests.unit.fulfillment.examples import NOON, a_payment, an_order
-from tests.unit.fulfillment.fakes import key_ids, supplier_order_id
+from tests.unit.fulfillment.fakes import collected, key_ids, supplier_order_id
 from tests.unit.fulfillment.shop import ORDER_ID, Shop
 
 TOO_OLD = {
@@ -26,6 +26,15 @@ TOO_OLD = {
     State.REVOKING: Reason.GIVE_UP_TOO_OLD,
     State.RETURNING: Reason.RETURN_TOO_LATE,
     State.SHREDDING: Reason.GIVE_UP_TOO_OLD,
+}
+# What comes of a last question that is answered, of a purchase that was made.
+LAST_ANSWERS = {
+    State.PENDING: State.AWAITING_KEYS,
+    State.PURCHASING: State.AWAITING_KEYS,
+    State.AWAITING_KEYS: State.READY,
+    State.WITHDRAWING: State.RETURNING,
+    State.REVOKING: State.SHREDDING,
+    State.SHREDDING: State.CANCELED,
 }
 
 
@@ -179,17 +188,52 @@ async def test_an_answer_that_tells_nothing_changes_nothing_for_who_watches(shop
 
 @pytest.mark.parametrize(("state", "reason"), TOO_OLD.items())
 async def test_whatever_waits_too_long_is_for_a_human(shop: Shop, state: State, reason: Reason) -> None:
+    if state in {State.REVOKING, State.SHREDDING}:
+        # Without a key of it vault need not be asked.
+        await shop.work_until_ready()
     await shop.place(state=state)
     async with shop.orders.transaction() as transaction:
         await transaction.save_purchase(shop.purchase(), now=NOON, run_at=NOON)
-    shop.clock.time += MOST_AGE[state] + timedelta(seconds=1)
-    asked = shop.supplier.asked.total()
-    assert await shop.work() == 1
+    await shop.wait_in_vain(MOST_AGE[state] + timedelta(seconds=1))
     found = await shop.found()
     assert (found.state, found.reason) == (State.NEEDS_ATTENTION, reason)
-    assert shop.supplier.asked.total() == asked
+    assert shop.purchase().overdue_time is None
     assert shop.orders.told(FulfillmentNeedsAttention)
     assert await shop.work() == 0
+
+
+@pytest.mark.parametrize(("state", "after"), LAST_ANSWERS.items())
+async def test_what_is_too_old_is_asked_for_once_more_and_an_answer_counts(
+    shop: Shop, state: State, after: State
+) -> None:
+    await shop.place(state=state, unit_limit=999)
+    shop.supplier.sell(shop.purchase())
+    async with shop.orders.transaction() as transaction:
+        await transaction.save_purchase(shop.purchase(), now=NOON, run_at=NOON)
+    shop.clock.time += 2 * MOST_AGE[state]
+    assert await shop.work() == 1
+    assert (shop.purchase().state, shop.purchase().overdue_time) == (after, None)
+
+
+async def test_last_questions_that_nobody_lives_to_hear_the_answer_of_end_too(shop: Shop) -> None:
+    shop.supplier.placing = [NoAnswer()]
+    await shop.work()
+    shop.clock.time += 2 * MOST_AGE[State.PURCHASING]
+    questions = 0
+    while (await shop.claim(64))[0].commands:
+        questions += 1
+        assert shop.purchase().overdue_time is not None
+        shop.clock.time += LEASE
+    assert (await shop.found()).reason is Reason.PURCHASE_TOO_OLD
+    assert questions == LAST_ASKING / LEASE + 1
+
+
+async def test_more_keys_that_are_ready_are_no_answer_to_wait_for(shop: Shop) -> None:
+    await shop.work()
+    shop.clock.time += 2 * MOST_AGE[State.AWAITING_KEYS]
+    shop.supplier.collecting = [collected(shop.purchase(), 1, more=True)]
+    await shop.work_until_ready()
+    assert shop.purchase().state is State.READY
 
 
 async def test_what_was_given_up_and_bought_after_all_shows_the_suppliers_order(shop: Shop) -> None:
@@ -197,8 +241,7 @@ async def test_what_was_given_up_and_bought_after_all_shows_the_suppliers_order(
     await shop.work()
     shop.clock.pass_seconds(60)
     (late,) = await shop.claim(64)
-    shop.clock.time += MOST_AGE[State.PURCHASING]
-    await shop.work()
+    await shop.wait_in_vain(MOST_AGE[State.PURCHASING])
     await shop.progress.act(late)
     assert shop.purchase().state is State.NEEDS_ATTENTION
     assert shop.purchase().supplier_order_id == supplier_order_id(shop.purchase().external_id)

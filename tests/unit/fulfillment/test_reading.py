@@ -2,7 +2,7 @@ import pytest
 from chassis.errors import InvalidRequest
 from chassis.paging import write_page_token
 from fulfillment.domain.model import Customer, KeyId, OrderId, State
-from fulfillment.errors import KeyNotFound, OrderNotFound
+from fulfillment.errors import KeyNotFound, KeyRevoked, OrderNotFound
 from fulfillment.ports.vault import KeyWish, Viewer
 from fulfillment.reading import Page, Reading
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
@@ -101,6 +101,19 @@ async def test_only_the_owner_opens_a_key_that_is_there(library: Library) -> Non
         await library.reading.openable(wish("bob", first), actor("bob"), method="RevealKey")
     with pytest.raises(KeyNotFound):
         await library.reading.openable(wish("alice", "key-of-nobody"), actor("alice"), method="RevealKey")
+
+
+async def test_only_its_owner_hears_that_a_key_was_taken_back(library: Library) -> None:
+    key_id, held = await library.deliver(held=1)
+    async with library.orders.transaction() as transaction:
+        await transaction.revoke_keys([KeyId(key_id), KeyId(held)], now=library.clock.now())
+    with pytest.raises(KeyRevoked):
+        await library.reading.openable(wish("alice", key_id), actor("alice"), method="RevealKey")
+    with pytest.raises(OrderNotFound):
+        await library.reading.openable(wish("bob", key_id), actor("bob"), method="RevealKey")
+    # It was kept for a human, and never hers.
+    with pytest.raises(KeyNotFound):
+        await library.reading.openable(wish("alice", held), actor("alice"), method="RevealKey")
 
 
 async def test_a_key_that_is_held_is_not_there_for_its_owner(library: Library) -> None:

@@ -133,6 +133,11 @@ async def test_a_forged_form_opens_nothing(world: World, client: httpx.AsyncClie
         (not_found(), 404, "This key is not available"),
         (RemoteError("x", code=grpc.StatusCode.DATA_LOSS, reason="KEY_CORRUPTED"), 500, "A person is looking"),
         (RemoteError("x", code=grpc.StatusCode.INTERNAL, reason="INTERNAL"), 500, "The key could not be opened"),
+        (
+            RemoteError("x", code=grpc.StatusCode.FAILED_PRECONDITION, reason="KEY_REVOKED"),
+            409,
+            "This key was taken back and cannot be opened any more",
+        ),
     ],
 )
 async def test_a_key_that_cannot_be_opened_leaves_the_page_standing(

@@ -58,10 +58,10 @@ LOOKED_UP: Mapping[str, str] = {
 """Subjects of two parts, and the columns that an index finds them by."""
 
 GROSS = """(SELECT coalesce(sum(x.minor), 0) FROM payment x
-             WHERE x.order_id = o.order_id AND x.currency = o.total_currency)"""
+             WHERE x.order_id = o.order_id AND x.currency = o.total_currency AND x.close_time IS NULL)"""
 BACK = """(SELECT coalesce(sum(y.minor), 0) FROM payment x
             JOIN refund y ON y.provider = x.provider AND y.payment_id = x.payment_id AND y.currency = o.total_currency
-            WHERE x.order_id = o.order_id)"""
+            WHERE x.order_id = o.order_id AND x.close_time IS NULL)"""
 OWED = "o.total_currency || ' ' || o.total_minor"
 OPENABLE = "NOT k.held AND k.revoke_time IS NULL"
 GOING_BACK = "('WITHDRAWING', 'REVOKING', 'RETURNING', 'SHREDDING')"

@@ -29,7 +29,8 @@ MONEY = (
         f"""
         SELECT {PAYMENT_KEY}, p.order_id, '', '', '', p.payment_id, 'an order', p.currency || ' ' || p.minor
         FROM payment p
-        WHERE NOT EXISTS (SELECT FROM customer_order o WHERE o.order_id = p.order_id) AND {{scope}}
+        WHERE NOT EXISTS (SELECT FROM customer_order o WHERE o.order_id = p.order_id) AND p.close_time IS NULL
+          AND {{scope}}
         """,
         "unmatched",
     ),
@@ -64,7 +65,7 @@ MONEY = (
         WHERE p.currency <> o.total_currency AND p.minor > (
             SELECT coalesce(sum(y.minor), 0) FROM refund y
             WHERE y.provider = p.provider AND y.payment_id = p.payment_id AND y.currency = p.currency
-        ) AND {{scope}}
+        ) AND p.close_time IS NULL AND {{scope}}
         """,
     ),
     Comparison(

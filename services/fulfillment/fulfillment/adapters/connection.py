@@ -6,32 +6,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 CHANGED = "fulfillment_changed"
 DUE = "fulfillment_due"
 
-_ORDER_TURNS = 2
-_PAYMENT_TURNS = 3
+_ORDER_HOLDS = 2
+_PAYMENT_HOLDS = 3
 
 
 class OnConnection:
     """Statements on a connection that the caller commits.
 
-    Turns are held until then. Whoever takes several takes an order's before a payment's, and both before a row of an
-    order is locked: in any other sequence two transactions could wait for each other.
+    An order or a payment is held, there or not yet, until then. Whoever holds several holds orders before payments, and
+    both before a row of an order is locked: in any other sequence two transactions could wait for each other.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def _take_turn_of_order(self, order_id: str) -> None:
-        await self._take_turn(order_id, _ORDER_TURNS)
+    async def _hold_order(self, order_id: str) -> None:
+        await self._hold(order_id, _ORDER_HOLDS)
 
-    async def _take_turn_of_payment(self, provider: str, payment_id: str) -> None:
-        await self._take_turn(_payment(provider, payment_id), _PAYMENT_TURNS)
+    async def _hold_payment(self, provider: str, payment_id: str) -> None:
+        await self._hold(_payment(provider, payment_id), _PAYMENT_HOLDS)
 
-    async def _take_turns_of_payments(self, order_id: str) -> None:
+    async def _hold_payments_of(self, order_id: str) -> None:
         known = text("SELECT provider, payment_id FROM payment WHERE order_id = :order_id ORDER BY 1, 2")
         for provider, payment_id in (await self._connection.execute(known, {"order_id": order_id})).all():
-            await self._take_turn_of_payment(provider, payment_id)
+            await self._hold_payment(provider, payment_id)
 
-    async def _take_turn(self, name: str, kind: int) -> None:
+    async def _hold(self, name: str, kind: int) -> None:
         await self._connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:name, :kind))"), {"name": name, "kind": kind}
         )

@@ -61,16 +61,19 @@ class PostgresOrders:
             if not order_ids:
                 return ()
             await connection.execute(
-                update(MAIL).where(MAIL.c.order_id.in_(order_ids)).values(run_at=now + lease, tries=MAIL.c.tries + 1)
+                update(MAIL)
+                .where(MAIL.c.order_id.in_(order_ids))
+                .values(run_at=now + lease, lease_until=now + lease, tries=MAIL.c.tries + 1, claim=MAIL.c.claim + 1)
             )
             rows = await connection.execute(
-                select(MAIL.c.order_id, MAIL.c.tries, ORDER.c.email, ORDER.c.locale)
+                select(MAIL.c.order_id, MAIL.c.tries, MAIL.c.claim, ORDER.c.email, ORDER.c.locale)
                 .join(ORDER, ORDER.c.order_id == MAIL.c.order_id)
                 .where(MAIL.c.order_id.in_(order_ids))
             )
             names = await self._product_names(connection, order_ids)
             return [
-                MailDue(OrderId(row.order_id), row.email, row.locale, names[row.order_id], row.tries) for row in rows
+                MailDue(OrderId(row.order_id), row.email, row.locale, names[row.order_id], row.tries, row.claim)
+                for row in rows
             ]
 
     async def _product_names(self, connection: AsyncConnection, order_ids: Sequence[str]) -> Mapping[str, list[str]]:
@@ -84,9 +87,26 @@ class PostgresOrders:
             names[row.order_id].append(row.product_name or row.product_id)
         return names
 
-    async def mail_waits(self, order_id: OrderId, *, run_at: datetime | None, failure: str) -> None:
-        """Note why the mail was not taken and when to try again."""
+    async def extend_mails(self, claims: Mapping[OrderId, int], *, now: datetime, until: datetime) -> None:
+        """Let leases that have not ended last longer."""
+        if not claims:
+            return
+        # What is locked is being marked: waiting for it could only end in a deadlock.
+        held = (
+            select(MAIL.c.order_id)
+            .where(tuple_(MAIL.c.order_id, MAIL.c.claim).in_(list(claims.items())), MAIL.c.lease_until > now)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.transaction("fulfillment.extend_mails") as connection:
+            await connection.execute(
+                update(MAIL).where(MAIL.c.order_id.in_(held)).values(run_at=until, lease_until=until)
+            )
+
+    async def mail_waits(self, order_id: OrderId, claim: int, *, run_at: datetime | None, failure: str) -> None:
+        """Note why the mail was not taken and when to try again, unless another claim has it by now."""
         async with self._database.transaction("fulfillment.mail_waits") as connection:
             await connection.execute(
-                update(MAIL).where(MAIL.c.order_id == order_id).values(run_at=run_at, failure=failure)
+                update(MAIL)
+                .where(MAIL.c.order_id == order_id, MAIL.c.claim == claim)
+                .values(run_at=run_at, lease_until=None, failure=failure)
             )

@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fulfillment.adapters.reading import payment_of, refund_of
 from fulfillment.adapters.tables import ORDER, PAYMENT, REFUND
 from fulfillment.domain.model import OrderId, Refund
-from fulfillment.ports.payments import PaymentRecord, Unmatched
+from fulfillment.ports.payments import Closure, PaymentRecord, Unmatched
 
 # The row says so too, for an index; a version that knows nothing of that leaves it as it is.
 _has_order = exists().where(ORDER.c.order_id == PAYMENT.c.order_id)
 _has_payment = exists().where(PAYMENT.c.provider == REFUND.c.provider, PAYMENT.c.payment_id == REFUND.c.payment_id)
-_payment_waits = and_(not_(PAYMENT.c.is_matched), not_(_has_order))
+_payment_waits = and_(not_(PAYMENT.c.is_matched), not_(_has_order), PAYMENT.c.close_time.is_(None))
 _refund_waits = and_(REFUND.c.apply_time.is_(None), not_(_has_payment))
 
 
@@ -28,10 +28,8 @@ class PostgresPayments:
 
     async def find(self, provider: str, payment_id: str) -> PaymentRecord | None:
         """Return one payment."""
-        statement = _payments(PAYMENT.c.provider == provider, PAYMENT.c.payment_id == payment_id)
         async with self._database.transaction() as connection:
-            found = await _records(connection, (await connection.execute(statement)).all())
-        return found[0] if found else None
+            return await read_payment(connection, provider, payment_id)
 
     async def page(
         self, *, order_id: OrderId | None, unmatched: bool, size: int, after: tuple[datetime, str, str] | None
@@ -56,6 +54,13 @@ class PostgresPayments:
         return Unmatched(payments, refunds, min((time for time in (first_payment, first_refund) if time), default=None))
 
 
+async def read_payment(connection: AsyncConnection, provider: str, payment_id: str) -> PaymentRecord | None:
+    """Return one payment, as it is kept."""
+    statement = _payments(PAYMENT.c.provider == provider, PAYMENT.c.payment_id == payment_id)
+    found = await _records(connection, (await connection.execute(statement)).all())
+    return found[0] if found else None
+
+
 def _payments(*which: ColumnElement[bool]) -> Select[Any]:
     return select(PAYMENT, _has_order.label("has_order")).where(*which)
 
@@ -68,9 +73,17 @@ async def _records(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> lis
             create_time=row.create_time,
             is_matched=row.has_order,
             refunds=refunds[row.provider, row.payment_id],
+            close_time=row.close_time,
+            closure=_closure(row.closure),
+            close_note=row.close_note or "",
         )
         for row in rows
     ]
+
+
+def _closure(word: str | None) -> Closure | None:
+    # A word of another version is one of those that need nothing more, too.
+    return None if word is None else Closure(word) if word in frozenset(Closure) else Closure.CLOSED
 
 
 async def _refunds(

@@ -1,6 +1,7 @@
 """Fulfillment's own PostgreSQL database: one transaction, everything it may write."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TypeVar
 
@@ -29,6 +30,12 @@ class PostgresOrderTransaction(
     def __init__(self, connection: AsyncConnection, outbox: Outbox) -> None:
         super().__init__(connection)
         self._outbox = outbox
+
+    @asynccontextmanager
+    async def isolated(self) -> AsyncIterator[None]:
+        """Run a block in a savepoint."""
+        async with self._connection.begin_nested():
+            yield
 
     async def tell(self, subject: str, message: Message, *, about: str, now: datetime, identity: Sequence[str]) -> None:
         """Put an event into the outbox."""

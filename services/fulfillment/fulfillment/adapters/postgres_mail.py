@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from chassis.database import notify
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from fulfillment.adapters.connection import CHANGED, DUE, OnConnection
@@ -35,18 +35,32 @@ class PostgresMailRows(OnConnection):
         await self._connection.execute(
             update(MAIL)
             .where(MAIL.c.order_id == order_id)
-            .values(run_at=now, tries=0, failure="", again_times=[*recent, now])
+            .values(
+                run_at=now,
+                lease_until=None,
+                claim=MAIL.c.claim + 1,
+                tries=0,
+                failure="",
+                again_times=[*recent, now],
+            )
         )
         notify(self._connection, DUE)
         return None
 
-    async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
-        """Note that the mail server took the mail."""
+    async def mail_done(self, order_id: OrderId, claim: int, *, now: datetime) -> None:
+        """Note that the mail server took the mail; when it is sent next is said by its present claim only."""
         # The order first, as by everybody who has both.
         await self._connection.execute(
             update(ORDER).where(ORDER.c.order_id == order_id).values(mail_time=now, version=ORDER.c.version + 1)
         )
         await self._connection.execute(
-            update(MAIL).where(MAIL.c.order_id == order_id).values(run_at=None, send_time=now, failure="")
+            update(MAIL)
+            .where(MAIL.c.order_id == order_id)
+            .values(
+                run_at=case((MAIL.c.claim == claim, None), else_=MAIL.c.run_at),
+                lease_until=case((MAIL.c.claim == claim, None), else_=MAIL.c.lease_until),
+                send_time=now,
+                failure="",
+            )
         )
         notify(self._connection, CHANGED, order_id)

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from fulfillment.adapters.connection import OnConnection
+from fulfillment.adapters.payments import read_payment
 from fulfillment.adapters.reading import payment_of, refund_of, refund_request_of
 from fulfillment.adapters.tables import ORDER, PAYMENT, REFUND, REFUND_REQUEST
 from fulfillment.domain.model import Amount, Money, OrderId, Payment, Refund, RefundRequest
+from fulfillment.ports.payments import Closure, PaymentRecord
 
 _refund_columns = (
     REFUND.c.refund_id,
@@ -23,13 +25,17 @@ _refund_columns = (
 _is_of_payment = and_(REFUND.c.provider == PAYMENT.c.provider, REFUND.c.payment_id == PAYMENT.c.payment_id)
 
 
+def _named(provider: str, payment_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return PAYMENT.c.provider == provider, PAYMENT.c.payment_id == payment_id
+
+
 class PostgresMoneyRows(OnConnection):
     """The rows of payments, refunds and refund requests."""
 
     async def add_payment(self, payment: Payment, *, now: datetime) -> Payment | None:
-        """Add a payment. Takes turns with its order, and with a refund of it, that arrives at the same moment."""
-        await self._take_turn_of_order(payment.order_id)
-        await self._take_turn_of_payment(payment.provider, payment.payment_id)
+        """Add a payment; its order, or a refund of it, that arrives at the same moment waits."""
+        await self._hold_order(payment.order_id)
+        await self._hold_payment(payment.provider, payment.payment_id)
         statement = insert(PAYMENT).values(
             provider=payment.provider,
             payment_id=payment.payment_id,
@@ -51,8 +57,8 @@ class PostgresMoneyRows(OnConnection):
         return payment_of((await self._connection.execute(known)).one())
 
     async def add_refund(self, refund: Refund, *, now: datetime) -> Refund | None:
-        """Add a refund. Takes turns with its payment, and with the order of that, that arrives at the same moment."""
-        await self._take_turn_of_payment(refund.provider, refund.payment_id)
+        """Add a refund; its payment, or the order of that, that arrives at the same moment waits."""
+        await self._hold_payment(refund.provider, refund.payment_id)
         statement = insert(REFUND).values(
             provider=refund.provider,
             refund_id=refund.refund_id,
@@ -74,17 +80,41 @@ class PostgresMoneyRows(OnConnection):
         return refund_of((await self._connection.execute(known)).one())
 
     async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
-        """Return the order that a payment is for."""
-        statement = select(PAYMENT.c.order_id).where(PAYMENT.c.provider == provider, PAYMENT.c.payment_id == payment_id)
+        """Return the order that a payment is for, unless it was closed."""
+        statement = select(PAYMENT.c.order_id).where(*_named(provider, payment_id), PAYMENT.c.close_time.is_(None))
         order_id = (await self._connection.execute(statement)).scalar_one_or_none()
         return None if order_id is None else OrderId(order_id)
+
+    async def lock_payment(self, provider: str, payment_id: str) -> PaymentRecord | None:
+        """Return a payment, held until the transaction ends."""
+        await self._hold_payment(provider, payment_id)
+        return await read_payment(self._connection, provider, payment_id)
+
+    async def assign_payment(self, provider: str, payment_id: str, order_id: OrderId) -> None:
+        """Give a payment to an order."""
+        told = func.coalesce(PAYMENT.c.told_order_id, PAYMENT.c.order_id)
+        await self._connection.execute(
+            update(PAYMENT)
+            .where(*_named(provider, payment_id))
+            .values(order_id=order_id, told_order_id=told, is_matched=True)
+        )
+
+    async def close_payment(
+        self, provider: str, payment_id: str, closure: Closure, note: str, *, now: datetime
+    ) -> None:
+        """End a payment."""
+        await self._connection.execute(
+            update(PAYMENT)
+            .where(*_named(provider, payment_id))
+            .values(close_time=now, closure=closure.value, close_note=note)
+        )
 
     async def money(self, order_id: OrderId) -> Money:
         """Return an order's payments, and the refunds of those payments: one query, so that both are of one moment."""
         statement = (
             select(PAYMENT, *_refund_columns)
             .outerjoin(REFUND, _is_of_payment)
-            .where(PAYMENT.c.order_id == order_id)
+            .where(PAYMENT.c.order_id == order_id, PAYMENT.c.close_time.is_(None))
             .order_by(PAYMENT.c.provider, PAYMENT.c.payment_id, REFUND.c.refund_id)
         )
         rows = (await self._connection.execute(statement)).all()
@@ -99,7 +129,12 @@ class PostgresMoneyRows(OnConnection):
         """Return refunds that were not applied yet, and note that they are."""
         taken = await self._connection.execute(
             update(REFUND)
-            .where(_is_of_payment, PAYMENT.c.order_id == order_id, REFUND.c.apply_time.is_(None))
+            .where(
+                _is_of_payment,
+                PAYMENT.c.order_id == order_id,
+                PAYMENT.c.close_time.is_(None),
+                REFUND.c.apply_time.is_(None),
+            )
             .values(apply_time=func.now())
             .returning(REFUND)
         )

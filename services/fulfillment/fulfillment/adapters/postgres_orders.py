@@ -1,16 +1,18 @@
 """Orders, with what they come to."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from chassis.database import notify
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from fulfillment.adapters.connection import CHANGED, OnConnection
 from fulfillment.adapters.reading import read_fulfillment
-from fulfillment.adapters.tables import ITEM, ORDER, PAYMENT
+from fulfillment.adapters.tables import ITEM, ORDER, PAYMENT, PURCHASE
 from fulfillment.domain.model import Amount, Fulfillment, Order, OrderId, Reason, State
 from fulfillment.domain.payments import Paid
+from fulfillment.domain.policy import MOST_AGE, Trouble
 
 
 class PostgresOrderRows(OnConnection):
@@ -27,9 +29,9 @@ class PostgresOrderRows(OnConnection):
         ).scalar_one_or_none()
 
     async def add_order(self, order: Order, digest: bytes, *, now: datetime) -> bool:
-        """Add an order. Takes turns with a payment of it, or a refund of one, that arrives at the same moment."""
-        await self._take_turn_of_order(order.order_id)
-        await self._take_turns_of_payments(order.order_id)
+        """Add an order; a payment of it, or a refund of one, that arrives at the same moment waits."""
+        await self._hold_order(order.order_id)
+        await self._hold_payments_of(order.order_id)
         statement = insert(ORDER).values(
             order_id=order.order_id,
             customer_id=order.customer.customer_id,
@@ -82,6 +84,20 @@ class PostgresOrderRows(OnConnection):
             update(ORDER).where(ORDER.c.order_id == order_id, ORDER.c.cancel_time.is_(None)).values(cancel_time=now)
         )
 
+    async def troubled(
+        self, trouble: Trouble, *, size: int, after: tuple[datetime, str] | None
+    ) -> Sequence[tuple[datetime, OrderId]]:
+        """Return orders with a purchase in such trouble, from the index of states, which is read backwards."""
+        statement = (
+            select(ORDER.c.create_time, ORDER.c.order_id)
+            .where(ORDER.c.state == State.NEEDS_ATTENTION.value, _has(trouble))
+            .order_by(ORDER.c.create_time, ORDER.c.order_id)
+            .limit(size)
+        )
+        if after is not None:
+            statement = statement.where(tuple_(ORDER.c.create_time, ORDER.c.order_id) > after)
+        return [(row.create_time, OrderId(row.order_id)) for row in await self._connection.execute(statement)]
+
     async def save_summary(
         self,
         order_id: OrderId,
@@ -107,6 +123,20 @@ class PostgresOrderRows(OnConnection):
             )
         )
         notify(self._connection, CHANGED, order_id)
+
+
+def _has(trouble: Trouble) -> ColumnElement[bool]:
+    stuck = PURCHASE.c.state == State.NEEDS_ATTENTION.value
+    set_aside = and_(PURCHASE.c.state.in_([state.value for state in MOST_AGE]), PURCHASE.c.run_at.is_(None))
+    if trouble.reason is None:
+        kind = or_(stuck, set_aside)
+    elif trouble.reason is Reason.ROW_UNREADABLE:
+        kind = set_aside
+    else:
+        kind = and_(stuck, PURCHASE.c.reason == trouble.reason.value)
+    times = [PURCHASE.c.state_time >= trouble.since] if trouble.since else []
+    times += [PURCHASE.c.state_time < trouble.until] if trouble.until else []
+    return exists().where(PURCHASE.c.order_id == ORDER.c.order_id, kind, *times)
 
 
 def _amount(name: str, amount: Amount | None) -> dict[str, str | int | None]:

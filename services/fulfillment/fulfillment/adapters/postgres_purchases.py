@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from fulfillment.adapters.connection import DUE, OnConnection
 from fulfillment.adapters.reading import items_of, purchase_of
 from fulfillment.adapters.tables import ORDER, PURCHASE
-from fulfillment.domain.model import ExternalId, Purchase
+from fulfillment.domain.model import ExternalId, Purchase, Reason
 from fulfillment.ports.supplier import Buying
 
 # As the index `purchase_waiting` has it: as parameters they would not be known when the statement is planned.
@@ -143,6 +143,12 @@ class PostgresPurchaseRows(OnConnection):
         if run_at is not None:
             notify(self._connection, DUE)
 
+    async def put_off(self, external_id: ExternalId, *, run_at: datetime) -> None:
+        """Let a purchase be looked at again later and write nothing else of it."""
+        await self._connection.execute(
+            update(PURCHASE).where(PURCHASE.c.external_id == external_id).values(run_at=run_at, lease_until=None)
+        )
+
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
         """Let a waiting purchase be looked at now; one that a worker has, as soon as it is put back."""
         leased = PURCHASE.c.lease_until > now
@@ -182,7 +188,16 @@ def _written(number: int) -> ColumnElement[int]:
 
 
 def _facts(purchase: Purchase) -> dict[str, Any]:
-    """Return everything of a purchase that may change, but for who works on it."""
+    """Return everything of a purchase that may change, but for who works on it and for words that were not read."""
+    unread = set[str]()
+    if purchase.reason is Reason.ROW_UNREADABLE:
+        unread |= {"state", "reason"}
+    if purchase.give_up is Reason.ROW_UNREADABLE:
+        unread.add("give_up")
+    return {name: value for name, value in _all_facts(purchase).items() if name not in unread}
+
+
+def _all_facts(purchase: Purchase) -> dict[str, Any]:
     return {
         "quantity": purchase.quantity,
         "state": purchase.state.value,
@@ -199,6 +214,7 @@ def _facts(purchase: Purchase) -> dict[str, Any]:
         "place_time": purchase.place_time,
         "tries": purchase.tries,
         "park_time": purchase.park_time,
+        "overdue_time": purchase.overdue_time,
         "give_up": purchase.give_up.value,
         "canceled_quantity": purchase.canceled_quantity,
         "lane": purchase.lane,

@@ -33,6 +33,9 @@ from fulfillment.domain.model import (
 
 Rows = Sequence[Row[Any]]
 
+_STATES = frozenset(State)
+_REASONS = frozenset(Reason)
+
 # A purchase here has been planned since purchases are.
 _PLANNED = frozenset({State.PURCHASING, State.AWAITING_KEYS})
 
@@ -83,8 +86,8 @@ def _fulfillment(row: Row[Any], items: Rows, purchases: Rows, keys: Rows) -> Ful
     )
     return Fulfillment(
         order=order,
-        state=State(row.state),
-        reason=Reason(row.reason),
+        state=_state(row.state) or State.NEEDS_ATTENTION,
+        reason=_reason(row.reason),
         paid=_amount(row.paid_currency, row.paid_minor),
         lines=[_line(item, purchases, keys) for item in items],
         version=row.version,
@@ -95,6 +98,15 @@ def _fulfillment(row: Row[Any], items: Rows, purchases: Rows, keys: Rows) -> Ful
         refunded=_amount(row.refunded_currency, row.refunded_minor),
         cancel_time=row.cancel_time,
     )
+
+
+def _state(word: str) -> State | None:
+    """Read a state; None for a word of another version."""
+    return State(word) if word in _STATES else None
+
+
+def _reason(word: str) -> Reason:
+    return Reason(word) if word in _REASONS else Reason.ROW_UNREADABLE
 
 
 def _amount(currency: str | None, minor: int) -> Amount | None:
@@ -147,14 +159,18 @@ def purchase_of(row: Row[Any], item: Item) -> Purchase:
 
 
 def _purchase(row: Row[Any]) -> Purchase:
+    state, reason, give_up = _state(row.state), _reason(row.reason), _reason(row.give_up)
+    if state is None or Reason.ROW_UNREADABLE in {reason, give_up}:
+        # As a whole it means what nobody here knows: a person has to look at it, and what is there can be opened.
+        state, reason = State.NEEDS_ATTENTION, Reason.ROW_UNREADABLE
     return Purchase(
         external_id=ExternalId(row.external_id),
         order_id=OrderId(row.order_id),
         item_id=ItemId(row.item_id),
         quantity=row.quantity,
-        state=State(row.state),
+        state=state,
         state_time=row.state_time,
-        reason=Reason(row.reason),
+        reason=reason,
         chunk=row.chunk,
         attempt=row.attempt,
         offer_id=row.offer_id,
@@ -168,7 +184,8 @@ def _purchase(row: Row[Any]) -> Purchase:
         place_time=row.place_time,
         tries=row.tries,
         park_time=row.park_time,
-        give_up=Reason(row.give_up),
+        overdue_time=row.overdue_time,
+        give_up=give_up,
         canceled_quantity=row.canceled_quantity,
         lane=row.lane,
         claim=row.claim,
@@ -192,8 +209,15 @@ def _key(row: Row[Any]) -> Key:
 
 def payment_of(row: Row[Any]) -> Payment:
     """Read a payment."""
-    amount = Amount(row.currency, row.minor)
-    return Payment(row.provider, row.payment_id, OrderId(row.order_id), amount, row.confirm_time)
+    return Payment(
+        row.provider,
+        row.payment_id,
+        OrderId(row.order_id),
+        Amount(row.currency, row.minor),
+        row.confirm_time,
+        told_order_id=None if row.told_order_id is None else OrderId(row.told_order_id),
+        is_closed=row.close_time is not None,
+    )
 
 
 def refund_of(row: Row[Any], amount: Amount | None = None) -> Refund:
@@ -219,6 +243,6 @@ def refund_request_of(row: Row[Any]) -> RefundRequest:
         external_id=None if row.external_id is None else ExternalId(row.external_id),
         quantity=row.quantity,
         amount=Amount(row.currency, row.minor),
-        reason=Reason(row.reason),
+        reason=_reason(row.reason),
         is_answered=row.answer_time is not None,
     )

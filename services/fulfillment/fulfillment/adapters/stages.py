@@ -253,7 +253,7 @@ class PostgresStage:
                         values |= {"begin": span.start, "end": span.end}
                         await _execute(connection, _SECOND_LOOK[comparison], values, cutoff=until, first=False)
                 after = subjects[-1]
-        async with self.holding(run, "settle") as connection:
+        async with self.holding(run, "note_returns") as connection:
             await connection.execute(
                 text("""
                     UPDATE reconciliation_difference d SET mended = true FROM stage_surplus w

@@ -69,6 +69,10 @@ PAYMENT = Table(
     Column("confirm_time", _moment, nullable=False),
     Column("create_time", _moment, nullable=False),
     Column("is_matched", Boolean, nullable=False),
+    Column("told_order_id", Text),
+    Column("close_time", _moment),
+    Column("closure", Text),
+    Column("close_note", Text),
 )
 
 REFUND = Table(
@@ -124,6 +128,7 @@ PURCHASE = Table(
     Column("lease_until", _moment),
     Column("hastened", Boolean, nullable=False),
     Column("park_time", _moment),
+    Column("overdue_time", _moment),
     Column("offer_id", Text, nullable=False),
     Column("unit_limit", BigInteger),
     Column("replaced_key_id", Text),
@@ -161,4 +166,6 @@ MAIL = Table(
     Column("send_time", _moment),
     Column("failure", Text, nullable=False),
     Column("again_times", ARRAY(_moment), nullable=False),
+    Column("lease_until", _moment),
+    Column("claim", BigInteger, nullable=False),
 )

@@ -52,6 +52,8 @@ class Reason(StrEnum):
     RETURN_TOO_LATE = "RETURN_TOO_LATE"
     CANCEL_ASKED = "CANCEL_ASKED"
     REFUND_TAKEN = "REFUND_TAKEN"
+    ROW_UNREADABLE = "ROW_UNREADABLE"
+    """Its row holds a word that this version does not know. What could not be read is never written over."""
 
 
 class Action(StrEnum):
@@ -115,6 +117,15 @@ class Payment:
     order_id: OrderId
     amount: Amount
     confirm_time: datetime
+    told_order_id: OrderId | None = None
+    """The order that it came for, where a person has given it to another one since."""
+    is_closed: bool = False
+    """Whether a person has ended it: it counts for no order."""
+
+    @property
+    def first_told(self) -> OrderId:
+        """The order that the shop names with it."""
+        return self.told_order_id or self.order_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +192,9 @@ class Purchase:
     place_time: datetime | None = None
     tries: int = 0
     park_time: datetime | None = None
-    """When buying was first put off. It stays, so that being put off again does not begin a new wait."""
+    """Since when it is parked; None while it is not."""
+    overdue_time: datetime | None = None
+    """Since when it is asked for a last time, because it is too old; None before."""
     give_up: Reason = Reason.NONE
     """CANCEL_ASKED or REFUND_TAKEN once nothing more is wanted of it."""
     canceled_quantity: int = 0

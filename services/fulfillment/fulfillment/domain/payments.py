@@ -2,9 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
-from fulfillment.domain.model import Amount, Money
+from fulfillment.domain.model import Amount, Fulfillment, Money, Payment
 
 
 class PaymentVerdict(Enum):
@@ -34,6 +34,37 @@ class Paid:
     def reaches_total(self) -> bool:
         """Whether what is left of the payments is enough."""
         return self.verdict is PaymentVerdict.PAID
+
+
+class Misfit(StrEnum):
+    """Why a payment cannot be given to an order."""
+
+    OTHER_CUSTOMER = "OTHER_CUSTOMER"
+    """The order is not whose it was said to be."""
+    ORDER_OVER = "ORDER_OVER"
+    """The order was canceled."""
+    NOTHING_OWED = "NOTHING_OWED"
+    """The order is paid, or its payments do not add up: that is to be mended first."""
+    OTHER_CURRENCY = "OTHER_CURRENCY"
+    TOO_MUCH = "TOO_MUCH"
+    """With it the order would be paid more than its total."""
+    USED = "USED"
+    """Something was bought for the order that it came for, or its money is asked back for that one."""
+
+
+def misfit(order: Fulfillment, money: Money, payment: Payment, *, customer_id: str) -> Misfit | None:
+    """Return why a payment cannot be given to an order with such money; None when it can."""
+    total = order.order.total
+    if order.order.customer.customer_id != customer_id:
+        return Misfit.OTHER_CUSTOMER
+    if order.cancel_time is not None:
+        return Misfit.ORDER_OVER
+    if order.purchases or judge(total, money).verdict is not PaymentVerdict.SHORT:
+        return Misfit.NOTHING_OWED
+    if payment.amount.currency_code != total.currency_code:
+        return Misfit.OTHER_CURRENCY
+    after = judge(total, Money([*money.payments, payment], money.refunds)).verdict
+    return None if after in {PaymentVerdict.SHORT, PaymentVerdict.PAID} else Misfit.TOO_MUCH
 
 
 def judge(total: Amount, money: Money) -> Paid:

@@ -21,6 +21,8 @@ MOST_AGE: Mapping[State, timedelta] = {
 }
 # A parked purchase waits as one that is pending does: nothing of it was sent.
 MOST_PARKED = MOST_AGE[State.PENDING]
+# So long a last question may take, with every crash and repeat. Nothing that was asked for longer is waited for.
+LAST_ASKING = timedelta(minutes=10)
 # The keys of a pre-order come when it is released, or somewhat later; where no date is told it is a matter of months.
 MOST_AFTER_RELEASE = timedelta(days=14)
 MOST_WITHOUT_DATE = timedelta(days=400)
@@ -64,6 +66,28 @@ class Policy:
         return max_unit_price * (100 + self.price_tolerance_percent) // 100
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Which purchases a person wants to go on: with this reason, in trouble since a range of time."""
+
+    reason: Reason | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def includes(self, purchase: Purchase) -> bool:
+        """Tell whether a purchase is among them."""
+        # Of one whose row was set aside and can be read again, the reason is in its order only.
+        reason = Reason.ROW_UNREADABLE if is_stranded(purchase) else purchase.reason
+        return (
+            self.reason in {None, reason}
+            and (self.since is None or self.since <= purchase.state_time)
+            and (self.until is None or purchase.state_time < self.until)
+        )
+
+
+EVERYTHING = Trouble()
+
+
 # A no that another offer, or another moment, may not share. Every other one would come again. A product that is sold
 # out is as unknown to the supplier as one that never was (K8).
 _PASSING = frozenset({"ProductUnavailable", "out_of_stock", "price_above_limit", "not_wholesale", "product_unknown"})
@@ -81,19 +105,36 @@ _RETRIES: Mapping[Reason, Signal] = {
     Reason.RETURN_REFUSED: Signal.GIVEN_UP_BOUGHT,
     Reason.RETURN_TOO_LATE: Signal.GIVEN_UP_BOUGHT,
 }
+RETRIED = frozenset({*_RETRIES, Reason.GIVE_UP_TOO_OLD, Reason.ROW_UNREADABLE})
+"""Reasons for which trying again may help."""
 _NOT_TAKEN_BACK = frozenset({Reason.RETURN_REFUSED, Reason.RETURN_TOO_LATE})
 _OVER = frozenset({State.DELIVERED, State.PARTLY_CANCELED, State.CANCELED, State.REFUNDED, State.SUPERSEDED})
 _GIVING_UP = frozenset({State.WITHDRAWING, State.REVOKING, State.RETURNING, State.SHREDDING})
 
 
 def signal_on_claim(purchase: Purchase, now: datetime) -> Signal:
-    """Return what claiming a purchase means: time to act, or too late to go on without a human."""
+    """Return what claiming a purchase means: time to act, also on one that is too old, unless no last answer comes."""
+    if purchase.overdue_time is not None and now - purchase.overdue_time > LAST_ASKING:
+        return Signal.TOO_OLD
+    return Signal.PLAN_MADE if purchase.state is State.PENDING and purchase.is_planned else Signal.CLAIMED
+
+
+def is_too_old(purchase: Purchase, now: datetime) -> bool:
+    """Tell whether a purchase has waited too long to go on without a human: one more answer, and it does not."""
     since, limit = purchase.state_time, _most_age(purchase)
     if purchase.is_parked:
         since, limit = purchase.park_time or since, MOST_PARKED
-    if now - since > limit:
-        return Signal.TOO_OLD
-    return Signal.PLAN_MADE if purchase.state is State.PENDING and purchase.is_planned else Signal.CLAIMED
+    return now - since > limit
+
+
+def is_claimable(purchase: Purchase) -> bool:
+    """Tell whether a worker can do anything with a purchase that is due."""
+    return purchase.state in MOST_AGE
+
+
+def is_stranded(purchase: Purchase) -> bool:
+    """Tell whether a purchase waits and is never looked at: its row was set aside, and can be read by now."""
+    return is_claimable(purchase) and purchase.next_time is None
 
 
 def _most_age(purchase: Purchase) -> timedelta:
@@ -175,7 +216,7 @@ def signal_on_cancel(purchase: Purchase, keys: Sequence[Key], *, by_staff: bool 
     The supplier takes back all keys of an order or none (K51): where some have arrived, the others are waited for. What
     it may yet deliver then, and keys that it does not take back, are for staff to write off, not for a customer.
     """
-    if purchase.state in _OVER | _GIVING_UP | {State.READY}:
+    if purchase.state in _OVER | _GIVING_UP | {State.READY} or purchase.reason is Reason.ROW_UNREADABLE:
         return None
     if purchase.reason is Reason.KEY_CORRUPTED or (not by_staff and purchase.reason in _NOT_TAKEN_BACK):
         return None
@@ -195,7 +236,7 @@ def signal_on_refund(purchase: Purchase, keys: Sequence[Key]) -> Signal | None:
         return Signal.MONEY_RETURNED
     if purchase.state is State.PARTLY_CANCELED:
         return None if is_all_opened(keys) else Signal.GIVEN_UP_BOUGHT
-    if purchase.state in _OVER | _GIVING_UP:
+    if purchase.state in _OVER | _GIVING_UP or purchase.reason is Reason.ROW_UNREADABLE:
         return None
     if purchase.state is State.NEEDS_ATTENTION and purchase.reason in _NOT_TAKEN_BACK:
         return None
@@ -205,7 +246,7 @@ def signal_on_refund(purchase: Purchase, keys: Sequence[Key]) -> Signal | None:
 def actions(purchase: Purchase, keys: Sequence[Key]) -> Sequence[Action]:
     """Return what an operator can do for a purchase now."""
     found = []
-    if signal_on_retry(purchase, keys) is not None:
+    if signal_on_retry(purchase, keys) is not None or is_stranded(purchase):
         found.append(Action.RETRY)
     if is_deliverable(purchase, keys):
         found.append(Action.DELIVER_MANUALLY)
@@ -238,6 +279,8 @@ def is_replaceable(purchase: Purchase, key: Key, keys: Sequence[Key]) -> bool:
     """
     keeps_keys = purchase.state is State.PARTLY_CANCELED or purchase.reason is Reason.KEY_CORRUPTED
     if purchase.state in _GIVING_UP or (purchase.give_up and not keeps_keys):
+        return False
+    if purchase.reason is Reason.ROW_UNREADABLE:
         return False
     if key.held and (purchase.state in _OVER or is_complete(purchase, keys)):
         return False

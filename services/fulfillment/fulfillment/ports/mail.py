@@ -45,3 +45,5 @@ class MailDue:
     locale: str
     product_names: Sequence[str]
     tries: int
+    claim: int
+    """Counts claims: who sends under an earlier one does not mark over a later one's."""

@@ -24,7 +24,9 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.payments import Paid
+from fulfillment.domain.policy import Trouble
 from fulfillment.ports.mail import MailDue
+from fulfillment.ports.payments import Closure, PaymentRecord
 from fulfillment.ports.supplier import Buying
 
 R = TypeVar("R", bound=Message)
@@ -47,6 +49,15 @@ class OrderRows(Protocol):
 
     async def cancel_order(self, order_id: OrderId, *, now: datetime) -> None:
         """Note when an order was first asked to be canceled."""
+        ...
+
+    async def troubled(
+        self, trouble: Trouble, *, size: int, after: tuple[datetime, str] | None
+    ) -> Sequence[tuple[datetime, OrderId]]:
+        """Return orders that need attention with a purchase in such trouble, with their times, the oldest first.
+
+        Among them may be some of which nothing can go on: who retries one is told so.
+        """
         ...
 
     async def save_summary(
@@ -79,11 +90,25 @@ class MoneyRows(Protocol):
         ...
 
     async def order_of_payment(self, provider: str, payment_id: str) -> OrderId | None:
-        """Return the order that a payment is for; None while the payment is not known."""
+        """Return the order that a payment is for; None while the payment is not known, and when it was closed."""
+        ...
+
+    async def lock_payment(self, provider: str, payment_id: str) -> PaymentRecord | None:
+        """Return a payment. Until the transaction ends nobody else changes it, or adds its order or a refund of it."""
+        ...
+
+    async def assign_payment(self, provider: str, payment_id: str, order_id: OrderId) -> None:
+        """Give a payment that is locked to an order that is there; which one it first came for is kept."""
+        ...
+
+    async def close_payment(
+        self, provider: str, payment_id: str, closure: Closure, note: str, *, now: datetime
+    ) -> None:
+        """End a payment that is locked: it counts for no order any more."""
         ...
 
     async def money(self, order_id: OrderId) -> Money:
-        """Return an order's payments, and the refunds of those payments; they may be there before the order."""
+        """Return an order's payments, none that was closed, and their refunds; they may be there before the order."""
         ...
 
     async def take_pending_refunds(self, order_id: OrderId) -> Sequence[Refund]:
@@ -146,7 +171,12 @@ class PurchaseRows(Protocol):
         What was hastened while it was leased is due at once. While the lease of another claim lasts, the facts are
         written all the same, for they may not be told again, and the lease, its end and the hint stay as their holder
         has them. But what nobody is to look at again is nobody's, and what nobody holds is due as it is said here.
+        A word that could not be read (ROW_UNREADABLE) is left as it is.
         """
+        ...
+
+    async def put_off(self, external_id: ExternalId, *, run_at: datetime) -> None:
+        """Let a purchase be looked at again at `run_at` and write nothing else of it: it may not be readable."""
         ...
 
     async def hasten(self, external_id: ExternalId, *, now: datetime) -> None:
@@ -192,15 +222,15 @@ class MailRows(Protocol):
     async def want_mail_again(
         self, order_id: OrderId, *, now: datetime, most: int, within: timedelta
     ) -> datetime | None:
-        """Let a mail that is wanted be sent again, also one that the mail server refused.
+        """Let a mail that is wanted be sent again, also one that the mail server refused. It is nobody's then.
 
         Returns None, or, where it was wanted again that often within that time already, when it may be again. Raises
         LookupError for an order that no mail was ever wanted for.
         """
         ...
 
-    async def mail_done(self, order_id: OrderId, *, now: datetime) -> None:
-        """Note that the mail server took the mail."""
+    async def mail_done(self, order_id: OrderId, claim: int, *, now: datetime) -> None:
+        """Note that the mail server took the mail. Where another claim has it by now, when it is sent is that one's."""
         ...
 
 
@@ -223,6 +253,10 @@ class Telling(Protocol):
 class OrderTransaction(OrderRows, MoneyRows, PurchaseRows, KeyRows, MailRows, Telling, Protocol):
     """One transaction over one or more orders, with everything that is told about them."""
 
+    def isolated(self) -> AbstractAsyncContextManager[None]:
+        """Run a block of which nothing is left if it raises; what was written before it stays."""
+        ...
+
 
 class Orders(Protocol):
     """The rows of orders. Raises ServiceUnavailable when the database does not answer."""
@@ -238,9 +272,13 @@ class Orders(Protocol):
         ...
 
     async def due_mails(self, limit: int, *, lease: timedelta, now: datetime) -> Sequence[MailDue]:
-        """Claim mails that are due; each is nobody else's until the lease ends."""
+        """Claim mails that are due, each under a new claim; each is nobody else's until the lease ends."""
         ...
 
-    async def mail_waits(self, order_id: OrderId, *, run_at: datetime | None, failure: str) -> None:
-        """Note why the mail was not taken and when to try again; never when None."""
+    async def extend_mails(self, claims: Mapping[OrderId, int], *, now: datetime, until: datetime) -> None:
+        """Let leases of the given claims that have not ended last longer."""
+        ...
+
+    async def mail_waits(self, order_id: OrderId, claim: int, *, run_at: datetime | None, failure: str) -> None:
+        """Note why the mail was not taken and when to try again; never when None. An earlier claim changes nothing."""
         ...

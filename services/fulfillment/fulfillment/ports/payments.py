@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from fulfillment.domain.model import OrderId, Payment, Refund
+
+
+class Closure(StrEnum):
+    """How a payment without an order ended."""
+
+    REFUNDED_OUTSIDE = "REFUNDED_OUTSIDE"
+    """The money went back to the payer, and no refund will be told of."""
+    CLOSED = "CLOSED"
+    """It needs nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +26,14 @@ class PaymentRecord:
     create_time: datetime
     is_matched: bool
     refunds: Sequence[Refund]
+    close_time: datetime | None = None
+    closure: Closure | None = None
+    close_note: str = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a person has ended it."""
+        return self.close_time is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +55,12 @@ class Payments(Protocol):
     async def page(
         self, *, order_id: OrderId | None, unmatched: bool, size: int, after: tuple[datetime, str, str] | None
     ) -> Sequence[PaymentRecord]:
-        """Return payments, the one that was heard of last first, after the given time, provider and number."""
+        """Return payments, the one that was heard of last first, after the given time, provider and number.
+
+        `unmatched` ones are those whose order is not known and that nobody has closed.
+        """
         ...
 
     async def unmatched(self) -> Unmatched:
-        """Count what waits for its other half."""
+        """Count what waits for its other half, and was not closed."""
         ...

@@ -23,6 +23,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PaymentClosure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PaymentClosureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentClosure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYMENT_CLOSURE_UNSPECIFIED: _PaymentClosure.ValueType  # 0
+    """It was not closed."""
+    PAYMENT_CLOSURE_REFUNDED_OUTSIDE: _PaymentClosure.ValueType  # 1
+    """The money went back to the payer, and no refund will be told of."""
+    PAYMENT_CLOSURE_CLOSED: _PaymentClosure.ValueType  # 2
+    """It needs nothing more: a test, say, or settled in another system."""
+
+class PaymentClosure(_PaymentClosure, metaclass=_PaymentClosureEnumTypeWrapper):
+    """How a payment without an order ended."""
+
+PAYMENT_CLOSURE_UNSPECIFIED: PaymentClosure.ValueType  # 0
+"""It was not closed."""
+PAYMENT_CLOSURE_REFUNDED_OUTSIDE: PaymentClosure.ValueType  # 1
+"""The money went back to the payer, and no refund will be told of."""
+PAYMENT_CLOSURE_CLOSED: PaymentClosure.ValueType  # 2
+"""It needs nothing more: a test, say, or settled in another system."""
+Global___PaymentClosure: _TypeAlias = PaymentClosure  # noqa: Y015
+
 class _ReportState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -109,8 +133,18 @@ class PaymentRecord(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MATCHED_FIELD_NUMBER: _builtins.int
     REFUNDS_FIELD_NUMBER: _builtins.int
+    TOLD_ORDER_ID_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    CLOSURE_FIELD_NUMBER: _builtins.int
+    CLOSE_NOTE_FIELD_NUMBER: _builtins.int
     matched: _builtins.bool
     """False while its order is not known."""
+    told_order_id: _builtins.str
+    """The order that it came for, where a person has given it to another one since; empty otherwise."""
+    closure: Global___PaymentClosure.ValueType
+    """How it ended; PAYMENT_CLOSURE_UNSPECIFIED while it counts."""
+    close_note: _builtins.str
+    """What the person wrote who closed it."""
     @_builtins.property
     def payment(self) -> _fulfillment_pb2.Payment:
         """The payment."""
@@ -123,6 +157,10 @@ class PaymentRecord(_message.Message):
     def refunds(self) -> _containers.RepeatedCompositeFieldContainer[_fulfillment_pb2.Refund]:
         """What was given back of it."""
 
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When a person closed it; absent while it counts."""
+
     def __init__(
         self,
         *,
@@ -130,10 +168,14 @@ class PaymentRecord(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         matched: _builtins.bool = ...,
         refunds: _abc.Iterable[_fulfillment_pb2.Refund] | None = ...,
+        told_order_id: _builtins.str = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        closure: Global___PaymentClosure.ValueType = ...,
+        close_note: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "payment", b"payment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "payment", b"payment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "matched", b"matched", "payment", b"payment", "refunds", b"refunds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_note", b"close_note", "close_time", b"close_time", "closure", b"closure", "create_time", b"create_time", "matched", b"matched", "payment", b"payment", "refunds", b"refunds", "told_order_id", b"told_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -152,7 +194,7 @@ class ListPaymentsRequest(_message.Message):
     order_id: _builtins.str
     """Only those of this order."""
     unmatched: _builtins.bool
-    """Only those whose order is not known."""
+    """Only those whose order is not known and that nobody has closed."""
     page_size: _builtins.int
     """At most this many; 0 means 20, above 100 is 100."""
     page_token: _builtins.str
@@ -252,6 +294,152 @@ class GetPaymentResponse(_message.Message):
 Global___GetPaymentResponse: _TypeAlias = GetPaymentResponse  # noqa: Y015
 
 @_typing.final
+class AssignPaymentRequest(_message.Message):
+    """Asks to give a payment to an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    provider: _builtins.str
+    """The provider. REQUIRED."""
+    payment_id: _builtins.str
+    """The provider's number. REQUIRED."""
+    order_id: _builtins.str
+    """The order that it is for. REQUIRED."""
+    customer_id: _builtins.str
+    """The order's owner, so that a wrong number does not pay a stranger's order. REQUIRED."""
+    reason: _builtins.str
+    """Why; for the audit log. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "customer_id", b"customer_id", "order_id", b"order_id", "payment_id", b"payment_id", "provider", b"provider", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignPaymentRequest: _TypeAlias = AssignPaymentRequest  # noqa: Y015
+
+@_typing.final
+class AssignPaymentResponse(_message.Message):
+    """It is the order's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    FULFILLMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> Global___PaymentRecord:
+        """The payment."""
+
+    @_builtins.property
+    def fulfillment(self) -> _fulfillment_pb2.Fulfillment:
+        """The order's fulfillment."""
+
+    def __init__(
+        self,
+        *,
+        payment: Global___PaymentRecord | None = ...,
+        fulfillment: _fulfillment_pb2.Fulfillment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment", "payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fulfillment", b"fulfillment", "payment", b"payment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignPaymentResponse: _TypeAlias = AssignPaymentResponse  # noqa: Y015
+
+@_typing.final
+class ClosePaymentRequest(_message.Message):
+    """Asks to end a payment without an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    CLOSURE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    provider: _builtins.str
+    """The provider. REQUIRED."""
+    payment_id: _builtins.str
+    """The provider's number. REQUIRED."""
+    closure: Global___PaymentClosure.ValueType
+    """How it ended. REQUIRED."""
+    reason: _builtins.str
+    """What became of the money; kept with the payment and in the audit log. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        closure: Global___PaymentClosure.ValueType = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "closure", b"closure", "payment_id", b"payment_id", "provider", b"provider", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePaymentRequest: _TypeAlias = ClosePaymentRequest  # noqa: Y015
+
+@_typing.final
+class ClosePaymentResponse(_message.Message):
+    """It is ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> Global___PaymentRecord:
+        """The payment."""
+
+    def __init__(
+        self,
+        *,
+        payment: Global___PaymentRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosePaymentResponse: _TypeAlias = ClosePaymentResponse  # noqa: Y015
+
+@_typing.final
 class RetryFulfillmentRequest(_message.Message):
     """Asks to go on."""
 
@@ -314,6 +502,124 @@ class RetryFulfillmentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryFulfillmentResponse: _TypeAlias = RetryFulfillmentResponse  # noqa: Y015
+
+@_typing.final
+class RetryFulfillmentsRequest(_message.Message):
+    """Asks to go on in many orders. Filters that are present must all match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTENTION_REASON_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request; each page is a request of its own. REQUIRED."""
+    attention_reason: _builtins.str
+    """Only what needs attention for this reason, UPPER_SNAKE from docs/errors.md; empty for every one that trying again may mend."""
+    page_size: _builtins.int
+    """Orders that are looked at in this call; 0 means 50, above 100 is 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; the filters must be the same."""
+    reason: _builtins.str
+    """Why; for the audit log. REQUIRED, at most 255 characters."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what needs attention since this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what needs attention since before this time."""
+
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attention_reason: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "attention_reason", b"attention_reason", "end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryFulfillmentsRequest: _TypeAlias = RetryFulfillmentsRequest  # noqa: Y015
+
+@_typing.final
+class RetryFulfillmentsResponse(_message.Message):
+    """What goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    retried_count: _builtins.int
+    """How many orders go on."""
+    next_page_token: _builtins.str
+    """Names the next page; empty when there are no more."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedRetry]:
+        """Orders that do not, and why."""
+
+    def __init__(
+        self,
+        *,
+        retried_count: _builtins.int = ...,
+        refused: _abc.Iterable[Global___RefusedRetry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "refused", b"refused", "retried_count", b"retried_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryFulfillmentsResponse: _TypeAlias = RetryFulfillmentsResponse  # noqa: Y015
+
+@_typing.final
+class RefusedRetry(_message.Message):
+    """An order that does not go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    reason: _builtins.str
+    """As `RetryFulfillment` would have answered, for example NOTHING_TO_RETRY."""
+    message: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedRetry: _TypeAlias = RefusedRetry  # noqa: Y015
 
 @_typing.final
 class DeliverKeyManuallyRequest(_message.Message):

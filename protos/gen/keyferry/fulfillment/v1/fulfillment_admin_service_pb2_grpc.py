@@ -45,10 +45,25 @@ class FulfillmentAdminServiceStub:
                 request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetPaymentRequest.SerializeToString,
                 response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetPaymentResponse.FromString,
                 _registered_method=True)
+        self.AssignPayment = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentAdminService/AssignPayment',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentResponse.FromString,
+                _registered_method=True)
+        self.ClosePayment = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentAdminService/ClosePayment',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentResponse.FromString,
+                _registered_method=True)
         self.RetryFulfillment = channel.unary_unary(
                 '/keyferry.fulfillment.v1.FulfillmentAdminService/RetryFulfillment',
                 request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentRequest.SerializeToString,
                 response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentResponse.FromString,
+                _registered_method=True)
+        self.RetryFulfillments = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentAdminService/RetryFulfillments',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsResponse.FromString,
                 _registered_method=True)
         self.DeliverKeyManually = channel.unary_unary(
                 '/keyferry.fulfillment.v1.FulfillmentAdminService/DeliverKeyManually',
@@ -130,9 +145,35 @@ class FulfillmentAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssignPayment(self, request, context):
+        """Gives a payment to the order that it was meant for, where its own order is not known, or is one of which nothing was bought. The
+        payment must fit: the order's owner and currency, and no more than is owed. FAILED_PRECONDITION, reason PAYMENT_NOT_ASSIGNABLE,
+        with why, when it does not. What follows is as if the payment had come for that order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClosePayment(self, request, context):
+        """Ends a payment without an order that was settled elsewhere: it counts for nothing any more, whatever order comes.
+        FAILED_PRECONDITION, reason PAYMENT_MATCHED, when it has an order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetryFulfillment(self, request, context):
         """Goes on with every purchase of an order, or of one line, that needs attention: where it stopped, or with a new attempt where
         the supplier refused. FAILED_PRECONDITION, reason NOTHING_TO_RETRY, when none does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryFulfillments(self, request, context):
+        """Goes on with what needs attention in many orders, as `RetryFulfillment` does in one: for after a long outage. A call takes a page
+        of orders, the oldest first, in one transaction, and lets them go on one after the other, a few in each second; the token of the
+        next page goes on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,10 +279,25 @@ def add_FulfillmentAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetPaymentRequest.FromString,
                     response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetPaymentResponse.SerializeToString,
             ),
+            'AssignPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignPayment,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentResponse.SerializeToString,
+            ),
+            'ClosePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClosePayment,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentResponse.SerializeToString,
+            ),
             'RetryFulfillment': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryFulfillment,
                     request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentRequest.FromString,
                     response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentResponse.SerializeToString,
+            ),
+            'RetryFulfillments': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryFulfillments,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsResponse.SerializeToString,
             ),
             'DeliverKeyManually': grpc.unary_unary_rpc_method_handler(
                     servicer.DeliverKeyManually,
@@ -370,6 +426,60 @@ class FulfillmentAdminService:
             _registered_method=True)
 
     @staticmethod
+    def AssignPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentAdminService/AssignPayment',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.AssignPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClosePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentAdminService/ClosePayment',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ClosePaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RetryFulfillment(request,
             target,
             options=(),
@@ -386,6 +496,33 @@ class FulfillmentAdminService:
             '/keyferry.fulfillment.v1.FulfillmentAdminService/RetryFulfillment',
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentRequest.SerializeToString,
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryFulfillments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentAdminService/RetryFulfillments',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.RetryFulfillmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,9 +37,23 @@ class FulfillmentAdminServiceStub:
     """Lists payments, newest first."""
     GetPayment: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.GetPaymentRequest, _fulfillment_admin_service_pb2.GetPaymentResponse]
     """Reads one payment with its refunds."""
+    AssignPayment: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.AssignPaymentRequest, _fulfillment_admin_service_pb2.AssignPaymentResponse]
+    """Gives a payment to the order that it was meant for, where its own order is not known, or is one of which nothing was bought. The
+    payment must fit: the order's owner and currency, and no more than is owed. FAILED_PRECONDITION, reason PAYMENT_NOT_ASSIGNABLE,
+    with why, when it does not. What follows is as if the payment had come for that order.
+    """
+    ClosePayment: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.ClosePaymentRequest, _fulfillment_admin_service_pb2.ClosePaymentResponse]
+    """Ends a payment without an order that was settled elsewhere: it counts for nothing any more, whatever order comes.
+    FAILED_PRECONDITION, reason PAYMENT_MATCHED, when it has an order.
+    """
     RetryFulfillment: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.RetryFulfillmentRequest, _fulfillment_admin_service_pb2.RetryFulfillmentResponse]
     """Goes on with every purchase of an order, or of one line, that needs attention: where it stopped, or with a new attempt where
     the supplier refused. FAILED_PRECONDITION, reason NOTHING_TO_RETRY, when none does.
+    """
+    RetryFulfillments: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.RetryFulfillmentsRequest, _fulfillment_admin_service_pb2.RetryFulfillmentsResponse]
+    """Goes on with what needs attention in many orders, as `RetryFulfillment` does in one: for after a long outage. A call takes a page
+    of orders, the oldest first, in one transaction, and lets them go on one after the other, a few in each second; the token of the
+    next page goes on from there.
     """
     DeliverKeyManually: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.DeliverKeyManuallyRequest, _fulfillment_admin_service_pb2.DeliverKeyManuallyResponse]
     """Delivers a key that a person uploaded, for a purchase that needs attention. The purchase is settled first, so that the key
@@ -81,9 +95,23 @@ class FulfillmentAdminServiceAsyncStub(FulfillmentAdminServiceStub):
     """Lists payments, newest first."""
     GetPayment: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.GetPaymentRequest, _fulfillment_admin_service_pb2.GetPaymentResponse]  # type: ignore[assignment]
     """Reads one payment with its refunds."""
+    AssignPayment: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.AssignPaymentRequest, _fulfillment_admin_service_pb2.AssignPaymentResponse]  # type: ignore[assignment]
+    """Gives a payment to the order that it was meant for, where its own order is not known, or is one of which nothing was bought. The
+    payment must fit: the order's owner and currency, and no more than is owed. FAILED_PRECONDITION, reason PAYMENT_NOT_ASSIGNABLE,
+    with why, when it does not. What follows is as if the payment had come for that order.
+    """
+    ClosePayment: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.ClosePaymentRequest, _fulfillment_admin_service_pb2.ClosePaymentResponse]  # type: ignore[assignment]
+    """Ends a payment without an order that was settled elsewhere: it counts for nothing any more, whatever order comes.
+    FAILED_PRECONDITION, reason PAYMENT_MATCHED, when it has an order.
+    """
     RetryFulfillment: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.RetryFulfillmentRequest, _fulfillment_admin_service_pb2.RetryFulfillmentResponse]  # type: ignore[assignment]
     """Goes on with every purchase of an order, or of one line, that needs attention: where it stopped, or with a new attempt where
     the supplier refused. FAILED_PRECONDITION, reason NOTHING_TO_RETRY, when none does.
+    """
+    RetryFulfillments: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.RetryFulfillmentsRequest, _fulfillment_admin_service_pb2.RetryFulfillmentsResponse]  # type: ignore[assignment]
+    """Goes on with what needs attention in many orders, as `RetryFulfillment` does in one: for after a long outage. A call takes a page
+    of orders, the oldest first, in one transaction, and lets them go on one after the other, a few in each second; the token of the
+    next page goes on from there.
     """
     DeliverKeyManually: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.DeliverKeyManuallyRequest, _fulfillment_admin_service_pb2.DeliverKeyManuallyResponse]  # type: ignore[assignment]
     """Delivers a key that a person uploaded, for a purchase that needs attention. The purchase is settled first, so that the key
@@ -136,6 +164,27 @@ class FulfillmentAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads one payment with its refunds."""
 
     @_abc_1.abstractmethod
+    def AssignPayment(
+        self,
+        request: _fulfillment_admin_service_pb2.AssignPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_admin_service_pb2.AssignPaymentResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.AssignPaymentResponse]]:
+        """Gives a payment to the order that it was meant for, where its own order is not known, or is one of which nothing was bought. The
+        payment must fit: the order's owner and currency, and no more than is owed. FAILED_PRECONDITION, reason PAYMENT_NOT_ASSIGNABLE,
+        with why, when it does not. What follows is as if the payment had come for that order.
+        """
+
+    @_abc_1.abstractmethod
+    def ClosePayment(
+        self,
+        request: _fulfillment_admin_service_pb2.ClosePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_admin_service_pb2.ClosePaymentResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.ClosePaymentResponse]]:
+        """Ends a payment without an order that was settled elsewhere: it counts for nothing any more, whatever order comes.
+        FAILED_PRECONDITION, reason PAYMENT_MATCHED, when it has an order.
+        """
+
+    @_abc_1.abstractmethod
     def RetryFulfillment(
         self,
         request: _fulfillment_admin_service_pb2.RetryFulfillmentRequest,
@@ -143,6 +192,17 @@ class FulfillmentAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fulfillment_admin_service_pb2.RetryFulfillmentResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.RetryFulfillmentResponse]]:
         """Goes on with every purchase of an order, or of one line, that needs attention: where it stopped, or with a new attempt where
         the supplier refused. FAILED_PRECONDITION, reason NOTHING_TO_RETRY, when none does.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryFulfillments(
+        self,
+        request: _fulfillment_admin_service_pb2.RetryFulfillmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_admin_service_pb2.RetryFulfillmentsResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.RetryFulfillmentsResponse]]:
+        """Goes on with what needs attention in many orders, as `RetryFulfillment` does in one: for after a long outage. A call takes a page
+        of orders, the oldest first, in one transaction, and lets them go on one after the other, a few in each second; the token of the
+        next page goes on from there.
         """
 
     @_abc_1.abstractmethod
