@@ -83,6 +83,7 @@ proof: bootstrap ## The long proofs at full size (hours): storms of webhooks, a 
 		tests/unit/kinguin_gateway/test_supplier_models.py tests/unit/simulation \
 		tests/integration/test_edge_webhook_storm.py tests/integration/test_vault_taking_back.py \
 		tests/integration/test_vault_rewrapping.py \
+		tests/integration/test_vault_traces.py \
 		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py \
 		tests/integration/test_fulfillment_claiming_cost.py tests/integration/test_fulfillment_reconciliation.py \
 		tests/integration/test_audit_search_cost.py tests/integration/test_audit_tampering.py \

@@ -68,6 +68,7 @@ async def assemble(process: Process, settings: Settings) -> HttpServer:
         assets=assets,
         streams=streams,
         stream_seconds=settings.keyferry_stream_seconds,
+        country_header=settings.keyferry_country_header,
     )
     return HttpServer(
         create_app(edge),

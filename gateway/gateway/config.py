@@ -87,6 +87,14 @@ class Settings(ServiceSettings):
         default=(),
         description="Addresses or networks whose X-Forwarded-For is believed, separated by commas; none unless set.",
     )
+    keyferry_country_header: str = Field(
+        default="",
+        pattern="^([A-Za-z][A-Za-z0-9-]{0,63})?$",
+        description=(
+            "Header in which the proxy in front tells a visitor's country (CF-IPCountry at Cloudflare); the proxy must "
+            "set or remove it on every request. Without one no country is known."
+        ),
+    )
     keyferry_stream_seconds: float = Field(
         default=300.0, gt=0, le=3600, description="How long one event stream lives before the page connects again."
     )

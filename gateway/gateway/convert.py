@@ -24,6 +24,7 @@ def customer_to_proto(customer: Customer) -> actor_pb2.Actor:
         email=customer.email,
         ip_address=customer.ip_address,
         user_agent=customer.user_agent,
+        country_code=customer.country_code,
     )
 
 

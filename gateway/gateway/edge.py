@@ -75,6 +75,7 @@ class Edge:
     assets: Assets
     streams: Streams
     stream_seconds: float
+    country_header: str = ""
 
     @staticmethod
     def login_url(request: Request) -> str:

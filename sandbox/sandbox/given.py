@@ -21,6 +21,12 @@ _COMPANIONS: Mapping[str, tuple[str, ...]] = {
 }
 # Passed on as they are when they are given.
 SUPPLIER_CHOICES = ("KINGUIN_AUTH", "KINGUIN_COMMIT_BOUND", "KINGUIN_SEARCH_LAG_BOUND", "KINGUIN_TIMEOUT")
+KEEPING_CHOICES = (
+    "KEYFERRY_RETENTION_DAYS",
+    "KEYFERRY_UNOPENED_RETENTION_DAYS",
+    "KEYFERRY_SWEEP_SECONDS",
+    "KEYFERRY_RELEASES_PER_HOUR",
+)
 SHOP_CHOICES = (
     "KEYFERRY_STOCK_PATIENCE_SECONDS",
     "KEYFERRY_PURCHASE_ATTEMPTS",
@@ -60,7 +66,7 @@ class Given:
                 if companion is None:
                     raise GivenIncomplete(f"{address} is set, so {name} has to be set as well")
                 values[name] = companion
-        for name in (*SUPPLIER_CHOICES, *SHOP_CHOICES):
+        for name in (*SUPPLIER_CHOICES, *KEEPING_CHOICES, *SHOP_CHOICES):
             value = _value(environment, name)
             if value is not None:
                 values[name] = value

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from sandbox.given import SHOP_CHOICES, SUPPLIER_CHOICES
+from sandbox.given import KEEPING_CHOICES, SHOP_CHOICES, SUPPLIER_CHOICES
 from sandbox.setup import AUDIENCE, BUCKET, CLIENT_ID, Setup, replica_names
 
 Settings = Mapping[str, str]
@@ -19,6 +19,8 @@ SHORT_BOUNDS: Settings = {
 }
 # A real shop waits half an hour; the simulator's stock changes when it is told to.
 SHORT_PATIENCE: Settings = {"KEYFERRY_STOCK_PATIENCE_SECONDS": "3"}
+# Keys are kept here as long as anywhere: the bucket may be a real one. That their time is over is only seen sooner.
+SWEPT_SOON: Settings = {"KEYFERRY_SWEEP_SECONDS": "5"}
 # Long enough for what is in flight here; Ctrl-C should feel like one.
 _DRAIN_SECONDS = "5"
 
@@ -108,6 +110,8 @@ def _vault(setup: Setup, replica: str) -> Settings:
         "R2_BUCKET": setup.setting("R2_BUCKET", BUCKET),
         "KEYFERRY_AUDIT_ADDRESS": setup.grpc_addresses("audit"),
         "PUBLIC_URL": setup.public_url,
+        **SWEPT_SOON,
+        **setup.given.chosen(KEEPING_CHOICES),
     }
 
 

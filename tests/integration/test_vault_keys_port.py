@@ -249,7 +249,7 @@ async def revoke(keys: Keys, *records: KeyRecord) -> None:
 async def shred(keys: Keys, record: KeyRecord) -> None:
     async with keys.transaction() as transaction:
         await transaction.lock([record.key_id])
-        await transaction.shred(record.key_id, now=NOON)
+        await transaction.shred([record.key_id], now=NOON, delete_at=NOON)
 
 
 async def mark_opened(keys: Keys, record: KeyRecord, seconds: int = 0) -> bool:
@@ -368,7 +368,7 @@ async def test_what_was_taken_back_is_told_once(in_postgres: PostgresKeys, datab
     for _ in range(2):
         async with in_postgres.transaction() as transaction:
             await transaction.tell_revoked(records, wish, now=NOON)
-            await transaction.tell_shredded(records[0], wish, now=NOON)
+            await transaction.tell_shredded(records[:1], wish, now=NOON)
             await transaction.tell_revoked([], wish, now=NOON)
     facts_told = [message for _, message in await told(database)]
     *revoked, shredded, event = facts_told
@@ -557,6 +557,8 @@ async def test_the_services_role_may_not_destroy_what_opens_keys(database: OneDa
         "wrapped_dek = NULL, kek_version = NULL",
         "shred_time = now()",
         "generation = -1",
+        "expire_time = now()",
+        "object_delete_time = now()",
     ],
 )
 async def test_a_row_that_makes_no_sense_is_refused(

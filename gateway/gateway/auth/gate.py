@@ -1,5 +1,6 @@
 """Lets requests in: FastAPI dependencies that say who the caller is, or refuse with the reason."""
 
+import re
 import secrets
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from gateway.errors import CsrfRejected, LoginRequired, TokenInvalid
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 CSRF_HEADER = "x-csrf-token"
 MAXIMUM_USER_AGENT = 512
+_COUNTRY = re.compile(r"[A-Z]{2}")
 
 
 def address_of(request: Request) -> str:
@@ -88,7 +90,16 @@ def customer_of(request: Request, principal: Principal) -> Customer:
         email=principal.email,
         ip_address=address_of(request),
         user_agent=request.headers.get("user-agent", "")[:MAXIMUM_USER_AGENT],
+        country_code=_country_of(request),
     )
+
+
+def _country_of(request: Request) -> str:
+    """Return the country that the proxy in front tells, or nothing where it knows none."""
+    header = edge_of(request).country_header
+    told = request.headers.get(header, "") if header else ""
+    # Cloudflare writes XX for an unknown country and T1 for Tor, which is in none.
+    return told if _COUNTRY.fullmatch(told) and told != "XX" else ""
 
 
 async def _bearer(edge: Edge, request: Request) -> Principal:

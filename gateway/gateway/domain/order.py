@@ -76,12 +76,13 @@ class OrderPage:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """The customer who asks, and from where; it goes into the audit log as it stands."""
+    """The customer who asks, and from where; all but the country goes into the audit log as it stands."""
 
     customer_id: str
     email: str
     ip_address: str
     user_agent: str
+    country_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

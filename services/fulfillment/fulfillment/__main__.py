@@ -7,7 +7,7 @@ from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
 from chassis.dead_letters import DeadLetterDesk, DeadLetterWatch
-from chassis.housekeeping import Housekeeper
+from chassis.housekeeping import Aging, Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.notifications import NotificationListener
 from chassis.outbox import Outbox, Relay
@@ -26,10 +26,12 @@ from fulfillment.access import ACCESS
 from fulfillment.adapters.connection import CHANGED, DUE
 from fulfillment.adapters.kinguin_grpc import GrpcSupplier
 from fulfillment.adapters.ledgers_grpc import GrpcLedgers
+from fulfillment.adapters.notices import PostgresNotices
 from fulfillment.adapters.orders import PostgresOrders
 from fulfillment.adapters.payments import PostgresPayments
 from fulfillment.adapters.reports import PostgresReports
 from fulfillment.adapters.smtp import SmtpMailer
+from fulfillment.adapters.tables import NOTICE
 from fulfillment.adapters.vault_grpc import GrpcVault
 from fulfillment.admin_service import SERVICE_NAME as ADMIN_SERVICE_NAME
 from fulfillment.admin_service import FulfillmentAdminServicer
@@ -45,8 +47,12 @@ from fulfillment.mailing import SEND_SECONDS, Letters, Mailing
 from fulfillment.matching import Matching
 from fulfillment.mending import Mending
 from fulfillment.moving import Mover
+from fulfillment.noticing import NoticeLetters, Noticing
 from fulfillment.operating import Operating
 from fulfillment.payments import PaymentDesk, UnmatchedWatch
+from fulfillment.ports.mail import MailDue, Mailer
+from fulfillment.ports.notices import NoticeDue, Notices
+from fulfillment.ports.orders import Orders
 from fulfillment.products import Products
 from fulfillment.progress import ACT_SECONDS, EXTEND_SECONDS, Progress
 from fulfillment.reading import Reading
@@ -62,9 +68,11 @@ PURCHASES_AT_ONCE = 64
 # Few, so that what others wait for is never behind many of these, neither here nor at the supplier.
 LATER_PURCHASES_AT_ONCE = 8
 MAILS_AT_ONCE = 4
+NOTICES_AT_ONCE = 2
 # A report that is asked for may wait so long before it is begun.
 LOOK_FOR_REPORTS_SECONDS = 5.0
 POOL_SIZE = 20
+TOLD_NOTICES = Aging(NOTICE, NOTICE.c.access_time, (NOTICE.c.run_at.is_(None),))
 
 
 async def assemble(process: Process, settings: Settings) -> GrpcServer:
@@ -89,10 +97,10 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         bench, Buyer(bench, supplier, products), KeyCollector(bench, supplier, vault), Taker(bench, supplier, vault)
     )
     mailer = SmtpMailer(settings.smtp_url.get_secret_value(), sender=settings.keyferry_mail_from)
-    mailing = Mailing(orders, mailer, Letters(str(settings.public_url)), clock=clock)
+    notices = PostgresNotices(database, outbox)
     watching = Watching(orders)
     process.on_drain(watching.end)
-    handlers = EventHandlers(orders.within, intake, openings, clock=clock)
+    handlers = EventHandlers(orders.within, intake, openings, clock=clock, noticing_within=notices.within)
     loop = partial(
         ClaimLoop,
         handle=progress.act,
@@ -102,18 +110,10 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     )
     first = loop("purchases", claim=progress.claim_first, concurrency=PURCHASES_AT_ONCE)
     later = loop("purchases of many", claim=progress.claim_later, concurrency=LATER_PURCHASES_AT_ONCE)
-    mails = ClaimLoop(
-        "mails",
-        claim=mailing.claim,
-        handle=mailing.send,
-        handle_seconds=SEND_SECONDS,
-        concurrency=MAILS_AT_ONCE,
-        extend=mailing.extend,
-        extend_seconds=EXTEND_MAILS_SECONDS,
-    )
+    mails, noticed = _mail_loop(orders, mailer, settings), _notice_loop(notices, mailer, settings)
 
     def wake(_payload: str) -> None:
-        for each in (first, later, mails):
+        for each in (first, later, mails, noticed):
             each.wakeup.set()
 
     consumed = {
@@ -124,12 +124,11 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     for name, (stream, handled) in consumed.items():
         consumer = Consumer(client=client, database=database, stream=stream, name=name, handlers=handled)
         process.spawn(name, consumer.run)
-    process.spawn("purchases", first.run)
-    process.spawn("purchases of many", later.run)
-    process.spawn("mails", mails.run)
+    for name, each in {"purchases": first, "purchases of many": later, "mails": mails, "notices": noticed}.items():
+        process.spawn(name, each.run)
     process.spawn("notifications", NotificationListener(url, {CHANGED: watching.changed, DUE: wake}).run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
-    process.spawn("housekeeping", Housekeeper(database).run)
+    process.spawn("housekeeping", Housekeeper(database, [TOLD_NOTICES]).run)
     process.spawn("settings", SettingsTeller(database, outbox, settings, service="fulfillment").run)
     limits = settings.limits()
     reports = PostgresReports(database, outbox, clock=clock, limits=limits)
@@ -179,6 +178,26 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
             partial(add_FulfillmentServiceServicer_to_server, servicer),
             partial(add_FulfillmentAdminServiceServicer_to_server, admin),
         ],
+    )
+
+
+def _mail_loop(orders: Orders, mailer: Mailer, settings: Settings) -> ClaimLoop[MailDue]:
+    mailing = Mailing(orders, mailer, Letters(str(settings.public_url)), clock=SystemClock())
+    return ClaimLoop(
+        "mails",
+        claim=mailing.claim,
+        handle=mailing.send,
+        handle_seconds=SEND_SECONDS,
+        concurrency=MAILS_AT_ONCE,
+        extend=mailing.extend,
+        extend_seconds=EXTEND_MAILS_SECONDS,
+    )
+
+
+def _notice_loop(notices: Notices, mailer: Mailer, settings: Settings) -> ClaimLoop[NoticeDue]:
+    noticing = Noticing(notices, mailer, NoticeLetters(str(settings.public_url)), clock=SystemClock())
+    return ClaimLoop(
+        "notices", claim=noticing.claim, handle=noticing.send, handle_seconds=SEND_SECONDS, concurrency=NOTICES_AT_ONCE
     )
 
 

@@ -214,7 +214,8 @@ def wish_from_proto(request: service_pb.CreateDownloadLinkRequest | service_pb.R
     if not 1 <= len(request.recipient_jwk) <= MOST_RECIPIENT_BYTES:
         faults.add("recipient_jwk", "must be a P-256 public key as a JWK")
     faults.raise_if_any()
-    viewer = Viewer(request.actor.id, request.actor.email, request.actor.ip_address, request.actor.user_agent)
+    actor = request.actor
+    viewer = Viewer(actor.id, actor.email, actor.ip_address, actor.user_agent, actor.country_code)
     return KeyWish(request_id, OrderId(request.order_id), KeyId(request.key_id), viewer, request.recipient_jwk)
 
 

@@ -37,7 +37,7 @@ from fulfillment.domain.model import (
     State,
 )
 from fulfillment.domain.policy import actions, order_actions
-from fulfillment.ports.orders import OrderTransaction
+from fulfillment.ports.orders import OrderTransaction, Telling
 
 SERVICE = "fulfillment"
 
@@ -194,7 +194,7 @@ def actions_to_proto(found: Iterable[Action]) -> list[Any]:
 
 
 async def record(
-    transaction: OrderTransaction,
+    transaction: Telling,
     action: str,
     order_id: str,
     *,

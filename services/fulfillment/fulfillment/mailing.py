@@ -33,23 +33,28 @@ LOCALES = frozenset({"en", "de"})
 _SUBJECTS = {"en": "Your order {order_id} is ready", "de": "Ihre Bestellung {order_id} ist bereit"}
 
 
+def templates() -> Environment:
+    """Return the templates of all letters."""
+    return Environment(
+        loader=PackageLoader("fulfillment"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 class Letters:
     """Writes letters from templates, in the customer's language or English."""
 
     def __init__(self, public_url: str) -> None:
         self._public_url = public_url.rstrip("/")
         self._domain = urlsplit(public_url).hostname or "localhost"
-        self._templates = Environment(
-            loader=PackageLoader("fulfillment"),
-            autoescape=select_autoescape(["html"]),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._templates = templates()
 
     def write(self, due: MailDue) -> Letter:
         """Return the letter of an order."""
-        locale = _locale(due.locale)
+        locale = language_of(due.locale)
         subject = _SUBJECTS[locale].format(order_id=due.order_id)
         values = {
             "subject": subject,
@@ -71,7 +76,8 @@ class Letters:
         return f"<{hashlib.sha256(f'mail/{order_id}'.encode()).hexdigest()[:40]}@{self._domain}>"
 
 
-def _locale(tag: str) -> str:
+def language_of(tag: str) -> str:
+    """Return the language in which a customer is written to."""
     language = tag.replace("_", "-").partition("-")[0].lower()
     return language if language in LOCALES else DEFAULT_LOCALE
 

@@ -3,6 +3,9 @@
 from prometheus_client import Counter, Gauge
 
 MAILS = Counter("keyferry_fulfillment_mails_total", "Mails handed to the mail server, by its answer.", ["outcome"])
+NOTICES = Counter(
+    "keyferry_fulfillment_access_notices_total", "Notices of unusual access handed to the mail server.", ["outcome"]
+)
 ACCESS_DENIED = Counter("keyferry_fulfillment_access_denied_total", "Requests for somebody else's order.", ["method"])
 WATCHERS = Gauge("keyferry_fulfillment_watchers", "Streams that watch an order now.")
 UNREADABLE = Counter(

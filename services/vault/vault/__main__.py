@@ -1,12 +1,13 @@
 """Put vault together and run it."""
 
 import asyncio
+from datetime import timedelta
 from functools import partial
 
 from chassis.channel import open_channel
 from chassis.clock import SystemClock
 from chassis.database import Database
-from chassis.housekeeping import Housekeeper
+from chassis.housekeeping import Aging, Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.outbox import Outbox, Relay
 from chassis.process import Process, run_process
@@ -23,20 +24,26 @@ from vault.adapters.kek_transit import TransitKeks
 from vault.adapters.postgres import PostgresKeys
 from vault.adapters.r2 import R2ObjectStore
 from vault.adapters.r2_bucket import check_bucket, provision_bucket
+from vault.adapters.tables import KNOWN_ACCESS
 from vault.adapters.wrapped_deks import PostgresWrappedDeks
 from vault.config import Settings
 from vault.crypto import Digests, Kek
+from vault.erasing import Eraser
 from vault.listing import KeyReader
 from vault.releasing import Releaser
 from vault.retiring import KekWatch
 from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer
 from vault.service import SERVICE_NAME, VaultServicer
+from vault.shredding import ObjectRemover
+from vault.sweeping import Sweeper
 from vault.taking_back import KeyTaker
 from vault.uploading import UploadKeys
 from vault.wrapping import KeyEncryption
 
 PROVISION_SECONDS = 20.0
+# Who was not here for so long is met like somebody new.
+ACCESS_MEMORY = timedelta(days=400)
 
 
 async def assemble(process: Process, settings: Settings) -> GrpcServer:
@@ -64,18 +71,38 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     watch = KekWatch(deks, keks)
     await watch.check_start()
     clock = SystemClock()
+    remover = ObjectRemover(keys, store, clock=clock)
+    sweeper = Sweeper(
+        keys,
+        remover,
+        clock=clock,
+        retention=settings.retention(),
+        every_seconds=settings.keyferry_sweep_seconds,
+    )
     servicer = VaultServicer(
         sealer=Sealer(keys, store, keks, digests, clock),
-        releaser=Releaser(keys, store, GrpcAuditLog(channel), keks, digests, clock=clock),
-        taker=KeyTaker(keys, store, clock=clock),
+        releaser=Releaser(
+            keys,
+            store,
+            GrpcAuditLog(channel),
+            keks,
+            digests,
+            clock=clock,
+            most_per_hour=settings.keyferry_releases_per_hour,
+        ),
+        taker=KeyTaker(keys, remover, clock=clock),
         reader=KeyReader(keys),
         upload_keys=UploadKeys(settings.key_encryption_secret),
         rewrapper=Rewrapper(deks, keks, clock=clock),
+        sweeper=sweeper,
+        eraser=Eraser(keys, remover, digests, clock=clock),
     )
     process.spawn("kek watch", watch.run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
-    process.spawn("housekeeping", Housekeeper(database).run)
     process.spawn("settings", SettingsTeller(database, outbox, settings, service="vault").run)
+    forgotten = Aging(KNOWN_ACCESS, KNOWN_ACCESS.c.use_time, retention=ACCESS_MEMORY)
+    process.spawn("housekeeping", Housekeeper(database, [forgotten]).run)
+    process.spawn("sweep", sweeper.run)
     process.check("database", database.ping)
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,

@@ -12,6 +12,9 @@ ACCESS: AccessList = {
     "GetKey": frozenset({"fulfillment"}),
     "ListKeys": frozenset({"fulfillment"}),
     "RewrapKeys": frozenset({"operator"}),
+    "GetDeliveryLog": frozenset({"fulfillment"}),
+    "SweepExpired": frozenset({"fulfillment"}),
+    "EraseCustomer": frozenset({"fulfillment"}),
 }
 
 # The one field of SealKey in which each of its callers hands over a key. Fulfillment never sees a plain one, so one

@@ -1,10 +1,14 @@
 """What vault is told."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
 from chassis.settings import Address, Addresses, KeyringSetting, PostgresUrl, ServiceSettings
-from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from vault.domain.delivery import MOST_RELEASES_KEPT
+from vault.domain.retention import Retention
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
@@ -49,6 +53,39 @@ class Settings(ServiceSettings):
     public_url: AnyHttpUrl = Field(
         description="Origin under which browsers reach the edge, allowed by the bucket's CORS."
     )
+    keyferry_retention_days: int = Field(
+        365, ge=1, le=36_500, description="For how many days a key is kept after its owner first opened it."
+    )
+    keyferry_unopened_retention_days: int = Field(
+        1461,
+        ge=1,
+        le=36_500,
+        validate_default=True,
+        description="For how many days a key that nobody opens is kept; not fewer than after an opening.",
+    )
+    keyferry_sweep_seconds: int = Field(
+        300,
+        ge=1,
+        le=86_400,
+        description="How often each replica looks for keys whose retention has passed, in seconds.",
+    )
+    keyferry_releases_per_hour: int = Field(
+        30, ge=1, le=MOST_RELEASES_KEPT, description="How many links and reveals of one key an hour may have."
+    )
+
+    @field_validator("keyferry_unopened_retention_days")
+    @classmethod
+    def _check_longer(cls, days: int, others: ValidationInfo) -> int:
+        if days < others.data.get("keyferry_retention_days", days):
+            raise ValueError("must not be fewer than KEYFERRY_RETENTION_DAYS")
+        return days
+
+    def retention(self) -> Retention:
+        """Return for how long keys are kept."""
+        return Retention(
+            opened=timedelta(days=self.keyferry_retention_days),
+            unopened=timedelta(days=self.keyferry_unopened_retention_days),
+        )
 
     @model_validator(mode="after")
     def _check_transit(self) -> Self:

@@ -1,5 +1,6 @@
 """Requests and answers of vault: contracts on one side, its own words on the other."""
 
+import re
 from datetime import datetime
 
 from chassis.request_log import request_digest as digest_of
@@ -34,6 +35,7 @@ _BEGINNINGS = {
     "image/gif": (b"GIF87a", b"GIF89a"),
 }
 MOST_KEYS = 1000
+COUNTRY = re.compile(r"[A-Z]{2}")
 # As long as audit takes them.
 LONGEST_IP_ADDRESS = 64
 LONGEST_USER_AGENT = 512
@@ -103,6 +105,8 @@ def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.Reveal
     _check_length(faults, "actor.email", actor.email, LONGEST_EMAIL)
     _check_length(faults, "actor.ip_address", actor.ip_address, LONGEST_IP_ADDRESS)
     _check_length(faults, "actor.user_agent", actor.user_agent, LONGEST_USER_AGENT)
+    if actor.country_code and not COUNTRY.fullmatch(actor.country_code):
+        faults.add("actor.country_code", "must be two capital letters (ISO 3166-1), or nothing")
     recipient = _recipient(faults, request.recipient_jwk)
     faults.raise_if_any()
     way = request.DESCRIPTOR.full_name.encode()
@@ -112,7 +116,7 @@ def release_request_from_proto(request: pb.CreateDownloadLinkRequest | pb.Reveal
         digest=request_digest(*parts),
         order_id=request.order_id,
         key_id=request.key_id,
-        viewer=Viewer(actor.id, actor.email, actor.ip_address, actor.user_agent),
+        viewer=Viewer(actor.id, actor.email, actor.ip_address, actor.user_agent, actor.country_code),
         recipient=recipient,
     )
 
@@ -170,7 +174,7 @@ def _wish(
     return Wish(faults.request_id(request.request_id), caller, faults.require("reason", request.reason))
 
 
-def key_id_from_proto(request: pb.GetKeyRequest) -> str:
+def key_id_from_proto(request: pb.GetKeyRequest | pb.GetDeliveryLogRequest) -> str:
     """Read which key is wanted. Raises InvalidRequest."""
     faults = Faults()
     key_id = faults.identifier("key_id", request.key_id)
@@ -221,19 +225,24 @@ def sealed_key_to_proto(record: KeyRecord) -> pb.SealedKey:
         content_type=record.content_type,
         object_name=record.object_name,
         object_sha256=record.object_sha256 or b"",
-        seal_time=_timestamp(record.seal_time),
+        seal_time=timestamp(record.seal_time),
         order_id=record.order_id,
         item_id=record.item_id,
         source_ref=record.source_ref,
-        open_time=_timestamp(record.open_time),
-        create_time=_timestamp(record.create_time),
-        revoke_time=_timestamp(record.revoke_time),
-        shred_time=_timestamp(record.shred_time),
+        open_time=timestamp(record.open_time),
+        create_time=timestamp(record.create_time),
+        revoke_time=timestamp(record.revoke_time),
+        shred_time=timestamp(record.shred_time),
         same_key_id=record.same_key_id or "",
+        expire_time=timestamp(record.expire_time),
+        object_delete_time=timestamp(record.object_delete_time),
+        link_count=record.link_count,
+        reveal_count=record.reveal_count,
     )
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """Render a moment, or that there was none."""
     if moment is None:
         return None
     stamp = Timestamp()
@@ -250,7 +259,7 @@ def link_to_proto(link: DownloadLink) -> pb.CreateDownloadLinkResponse:
     """Render a link."""
     return pb.CreateDownloadLinkResponse(
         url=link.url,
-        expire_time=_timestamp(link.expire_time),
+        expire_time=timestamp(link.expire_time),
         content_key_jwe=link.content_key_jwe,
         object_sha256=link.object_sha256,
     )

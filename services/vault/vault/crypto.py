@@ -111,6 +111,15 @@ class Digests:
         same_owner = _same(self._bindings, binding.owner, "owner", customer_id.encode())
         return same_order and same_owner
 
+    def owners(self, customer_id: str) -> list[str]:
+        """Return an owner's digests, the active version's first."""
+        return [_digest(self._bindings, version, "owner", customer_id.encode()) for version in self._versions()]
+
+    def traits(self, customer_id: str, kind: str, trait: str) -> list[str]:
+        """Return the digests of a trait of an owner's access, the active version's first; other owners' are others."""
+        value = customer_id.encode() + b"\0" + trait.encode()
+        return [_digest(self._bindings, version, f"access/{kind}", value) for version in self._versions()]
+
     def _versions(self) -> list[str]:
         active = self._fingerprints.active
         return [active, *(version for version in self._fingerprints.versions if version != active)]

@@ -32,6 +32,27 @@ class KeyRevoked(KeyferryError):
     reason = "KEY_REVOKED"
 
 
+class KeyExpired(KeyferryError):
+    """The key's retention has passed, and it was destroyed: nobody can open it any more."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEY_EXPIRED"
+
+
+class ReleaseLimit(KeyferryError):
+    """The key was handed over too often within an hour; this time it was not."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "RELEASE_LIMIT"
+
+
+class KeysUnopened(KeyferryError):
+    """A customer who is to be forgotten has keys that they paid for and never opened; nothing was changed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "KEYS_UNOPENED"
+
+
 class KeyOpened(KeyferryError):
     """The key was opened by its owner, so that it cannot be taken back; nothing was changed."""
 

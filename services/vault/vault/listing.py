@@ -8,9 +8,12 @@ from chassis.errors import InvalidRequest
 from chassis.paging import page_size, read_page_token, write_page_token
 from chassis.validation import IDENTIFIER
 
+from vault.domain.delivery import Act, Delivery
 from vault.domain.key import KeyRecord
 from vault.errors import KeyNotFound
 from vault.ports import KeyFilter, Keys
+
+STORED_BY = "vault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,14 @@ class KeyPage:
 
     records: Sequence[KeyRecord]
     next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLog:
+    """A key, and what was done with it, the earliest first."""
+
+    record: KeyRecord
+    deliveries: Sequence[Delivery]
 
 
 class KeyReader:
@@ -34,6 +45,17 @@ class KeyReader:
         if found is None:
             raise KeyNotFound("there is no such key")
         return found
+
+    async def log(self, key_id: str) -> DeliveryLog:
+        """Return what was done with a key. Raises KeyNotFound."""
+        async with self._keys.transaction() as transaction:
+            record = await transaction.key(key_id)
+            noted = [] if record is None else await transaction.read_deliveries(key_id)
+        if record is None:
+            raise KeyNotFound("there is no such key")
+        # The row tells it by itself: noting it once more would make every sealing dearer.
+        stored = [] if record.seal_time is None else [Delivery(Act.STORED, record.seal_time, caller=STORED_BY)]
+        return DeliveryLog(record, [*stored, *noted])
 
     async def page(self, wanted: KeyFilter, *, size: int, token: str) -> KeyPage:
         """Return a page, the earliest keys first. Raises InvalidRequest for a token that is none of this listing."""

@@ -4,9 +4,11 @@ from prometheus_client import Counter, Gauge
 
 KEYS_SEALED = Counter("keyferry_vault_keys_sealed_total", "Keys sealed, by whether they are sealed or held.", ["state"])
 RELEASES = Counter(
-    "keyferry_vault_releases_total", "Keys asked for by customers: released, denied or failed.", ["way", "outcome"]
+    "keyferry_vault_releases_total",
+    "Keys asked for by customers: released, denied, limited or failed.",
+    ["way", "outcome"],
 )
-KEYS_TAKEN_BACK = Counter("keyferry_vault_keys_taken_back_total", "Keys revoked, and keys shredded.", ["how"])
+KEYS_TAKEN_BACK = Counter("keyferry_vault_keys_taken_back_total", "Keys revoked, shredded and expired.", ["how"])
 CORRUPTED = Counter("keyferry_vault_corrupted_total", "Stored keys that did not open. Any is an alert.")
 KEYS_PER_KEK = Gauge(
     "keyferry_vault_keys_per_kek",
@@ -26,3 +28,8 @@ OBJECT_STORE_FAILURES = Counter(
     "Calls of the object store that failed, by call and by kind: refused (an alert), unavailable or timeout.",
     ["call", "kind"],
 )
+OBJECTS_LEFT = Gauge("keyferry_vault_objects_left", "Objects of destroyed keys that are still to be deleted.")
+OBJECTS_LEFT_AGE = Gauge(
+    "keyferry_vault_objects_left_age_seconds", "For how long the object of a destroyed key has been left at most."
+)
+UNUSUAL = Counter("keyferry_vault_unusual_accesses_total", "Accesses of which something was new for their owner.")

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from chassis.secret import SecretBytes
 
+from vault.domain.familiarity import Kind
 from vault.domain.kek import KekVersions
 from vault.domain.key import KeyRecord, KeyState, WrappedDek
+from vault.ports_keeping import DeliveryRows, RetentionRows
 
 
 class ObjectExists(Exception):
@@ -53,6 +55,7 @@ class Viewer:
     email: str = field(default="", repr=False)
     ip_address: str = field(default="", repr=False)
     user_agent: str = field(default="", repr=False)
+    country_code: str = field(default="", repr=False)
 
 
 class Release(Enum):
@@ -103,7 +106,7 @@ class Wish:
     reason: str
 
 
-class KeyTransaction(Protocol):
+class KeyTransaction(DeliveryRows, RetentionRows, Protocol):
     """One transaction over keys, requests and the outbox."""
 
     async def key(self, key_id: str) -> KeyRecord | None:
@@ -166,10 +169,6 @@ class KeyTransaction(Protocol):
         """Revoke keys that this transaction has locked."""
         ...
 
-    async def shred(self, key_id: str, *, now: datetime) -> None:
-        """Destroy the wrapped DEK of a key that this transaction has locked."""
-        ...
-
     async def is_repeat(self, request_id: str, digest: bytes) -> bool:
         """Tell whether a request was done before, holding off its repeats. Raises RequestIdReused for another body."""
         ...
@@ -194,8 +193,26 @@ class KeyTransaction(Protocol):
         """Put the audit fact of each revoked key into the outbox."""
         ...
 
-    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
-        """Put the audit fact and the event of a destroyed key into the outbox."""
+    async def tell_shredded(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact and the event of each destroyed key into the outbox."""
+        ...
+
+    async def tell_expired(self, records: Sequence[KeyRecord], *, now: datetime) -> None:
+        """Put the audit fact and the event of each key whose retention was over into the outbox."""
+        ...
+
+    async def tell_erased(self, wish: Wish, counts: Mapping[str, int], *, now: datetime) -> None:
+        """Put the audit fact of a customer who was forgotten into the outbox. It does not say who that was."""
+        ...
+
+    async def tell_limited(self, record: KeyRecord, viewer: Viewer, *, request_id: str, now: datetime) -> None:
+        """Put the audit fact of a key that was asked for too often into the outbox; once per key and hour."""
+        ...
+
+    async def tell_unusual(
+        self, authorization: Authorization, record: KeyRecord, news: Collection[Kind], *, now: datetime
+    ) -> None:
+        """Put the event of an access of which something was new into the outbox; once per request."""
         ...
 
     async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:

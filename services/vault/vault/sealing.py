@@ -141,7 +141,7 @@ class Sealer:
             self._digests.has_fingerprint(record.fingerprint, request.content_type, request.plaintext)
             and record.content_type == request.content_type
             and record.item_id == request.item_id
-            and self._digests.matches(record.binding, request.order_id, request.customer_id)
+            and (record.is_nobodys or self._digests.matches(record.binding, request.order_id, request.customer_id))
         )
         if not same:
             raise SourceRefConflict(

@@ -24,10 +24,19 @@ from vault.convert import (
     sealed_key_to_proto,
     shred_request_from_proto,
 )
+from vault.convert_keeping import (
+    delivery_log_to_proto,
+    erase_request_from_proto,
+    erased_to_proto,
+    sweep_request_from_proto,
+    swept_to_proto,
+)
+from vault.erasing import Eraser
 from vault.listing import KeyReader
 from vault.releasing import Releaser
 from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer
+from vault.sweeping import Sweeper
 from vault.taking_back import KeyTaker
 from vault.uploading import UploadKeys
 
@@ -48,6 +57,8 @@ class VaultServicer(VaultServiceServicer):
         reader: KeyReader,
         upload_keys: UploadKeys,
         rewrapper: Rewrapper,
+        sweeper: Sweeper,
+        eraser: Eraser,
     ) -> None:
         self._sealer = sealer
         self._releaser = releaser
@@ -55,6 +66,8 @@ class VaultServicer(VaultServiceServicer):
         self._reader = reader
         self._upload_keys = upload_keys
         self._rewrapper = rewrapper
+        self._sweeper = sweeper
+        self._eraser = eraser
 
     async def SealKey(self, request: pb.SealKeyRequest, context: Context) -> pb.SealKeyResponse:  # noqa: N802 # named by gRPC
         """Seal one game key."""
@@ -114,6 +127,22 @@ class VaultServicer(VaultServiceServicer):
         async with aclosing(self._rewrapper.run(wish)) as told:
             async for progress in told:
                 yield progress_to_proto(progress)
+
+    async def GetDeliveryLog(  # noqa: N802 # named by gRPC
+        self,
+        request: pb.GetDeliveryLogRequest,
+        context: Context,  # noqa: ARG002 # passed by gRPC
+    ) -> pb.GetDeliveryLogResponse:
+        """Show what was done with a key."""
+        return delivery_log_to_proto(await self._reader.log(key_id_from_proto(request)))
+
+    async def SweepExpired(self, request: pb.SweepExpiredRequest, context: Context) -> pb.SweepExpiredResponse:  # noqa: N802, ARG002 # named and called by gRPC
+        """Do one round of what every replica does by itself."""
+        return swept_to_proto(await self._sweeper.answer(*sweep_request_from_proto(request)))
+
+    async def EraseCustomer(self, request: pb.EraseCustomerRequest, context: Context) -> pb.EraseCustomerResponse:  # noqa: N802 # named by gRPC
+        """Forget a customer."""
+        return erased_to_proto(await self._eraser.erase(erase_request_from_proto(request, caller_identity(context))))
 
 
 def _check_key_field(request: pb.SealKeyRequest, identity: str) -> None:

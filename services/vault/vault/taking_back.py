@@ -3,24 +3,23 @@
 Whether a key was opened is judged by its row alone, in the transaction that changes it. A release marks the row and a
 revocation changes its state, each under the row's lock, so that of the two one wins and the other is told so.
 
-1 commit SHREDDED, the wrapped DEK gone     dies here: nobody can open it any more; the repeat goes on at 2
-2 delete the object                         dies here: the repeat deletes what is not there, and answers
+What is revoked is destroyed as `shredding.py` tells.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-import structlog
 from chassis.clock import Clock
 from chassis.failpoints import failpoint
 
+from vault.domain.delivery import Act, Delivery
 from vault.domain.key import KeyRecord
 from vault.domain.taking_back import Shredding, opened_among, shredding_of, still_to_revoke
 from vault.errors import KeyNotFound, KeyNotRevoked, KeyOpened
 from vault.metrics import KEYS_TAKEN_BACK
-from vault.ports import Keys, KeyTransaction, ObjectStore, Wish
-
-logger = structlog.get_logger(__name__)
+from vault.ports import Keys, KeyTransaction, Wish
+from vault.shredding import ObjectRemover, count_shredded, shred
 
 # What an error names travels in HTTP/2 trailers, of which gRPC takes 8 KiB in all.
 MOST_NAMED = 100
@@ -49,9 +48,9 @@ class ShredRequest:
 class KeyTaker:
     """Takes keys back. Any number of replicas may try the same at the same time."""
 
-    def __init__(self, keys: Keys, store: ObjectStore, *, clock: Clock) -> None:
+    def __init__(self, keys: Keys, remover: ObjectRemover, *, clock: Clock) -> None:
         self._keys = keys
-        self._store = store
+        self._remover = remover
         self._clock = clock
 
     async def revoke(self, request: RevokeRequest) -> Sequence[KeyRecord]:
@@ -66,7 +65,9 @@ class KeyTaker:
             if not repeated:
                 _check_unopened(records)
                 now = self._clock.now()
-                await transaction.revoke([record.key_id for record in taken], now=now)
+                taken_ids = [record.key_id for record in taken]
+                await transaction.revoke(taken_ids, now=now)
+                await transaction.note_delivery(taken_ids, _noted(request.wish, now))
                 await transaction.tell_revoked(taken, request.wish, now=now)
                 await transaction.note_done(request.wish.request_id, request.digest)
                 records = await _locked(transaction, request.order_id, request.key_ids)
@@ -83,10 +84,8 @@ class KeyTaker:
         still be there: repeat the request.
         """
         record = await self._destroy_dek(request)
-        await failpoint("vault.shred.before_delete")
-        await self._store.delete(record.object_name)
-        await failpoint("vault.shred.after_delete")
-        return record
+        await self._remover.remove(record)
+        return await self._present(record)
 
     async def _destroy_dek(self, request: ShredRequest) -> KeyRecord:
         async with self._keys.transaction() as transaction:
@@ -100,18 +99,23 @@ class KeyTaker:
                     "the key must be revoked before it is destroyed", metadata={"state": record.state.value}
                 )
             if shredding is Shredding.NOW:
-                now = self._clock.now()
-                await transaction.shred(record.key_id, now=now)
-                await transaction.tell_shredded(record, request.wish, now=now)
+                await shred(transaction, [record], request.wish, now=self._clock.now())
             if not repeated:
                 await transaction.note_done(request.wish.request_id, request.digest)
             (record,) = await transaction.lock([record.key_id])
             await failpoint("vault.shred.before_commit")
         await failpoint("vault.shred.after_commit")
         if shredding is Shredding.NOW:
-            KEYS_TAKEN_BACK.labels("shredded").inc()
-            logger.info("a key was destroyed", key_id=record.key_id)
+            count_shredded([record], how="shredded")
         return record
+
+    async def _present(self, record: KeyRecord) -> KeyRecord:
+        async with self._keys.transaction() as transaction:
+            return await transaction.key(record.key_id) or record
+
+
+def _noted(wish: Wish, now: datetime) -> Delivery:
+    return Delivery(Act.REVOKED, now, caller=wish.caller, request_id=wish.request_id, reason=wish.reason)
 
 
 async def _locked(transaction: KeyTransaction, order_id: str, key_ids: Sequence[str]) -> Sequence[KeyRecord]:

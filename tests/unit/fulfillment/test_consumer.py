@@ -14,12 +14,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1.fulfillment_events_pb2 import FulfillmentAccepted, FulfillmentRefunded
 from keyferry.events.v1.kinguin_events_pb2 import KinguinOrderChanged, KinguinPurchaseReleased
 from keyferry.events.v1.payment_events_pb2 import PaymentConfirmed, PaymentRefunded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyOpened
+from keyferry.events.v1.vault_events_pb2 import (
+    ACCESS_NEWS_COUNTRY,
+    ACCESS_NEWS_DEVICE,
+    ACCESS_NEWS_UNSPECIFIED,
+    AccessNews,
+    VaultKeyOpened,
+    VaultKeyUnusualAccess,
+)
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
 from keyferry.type.v1 import money_pb2
 
 from tests.unit.fulfillment.examples import NOON
 from tests.unit.fulfillment.fakes import key_ids
+from tests.unit.fulfillment.memory_notices import MemoryNotices
 from tests.unit.fulfillment.office import Office
 
 if TYPE_CHECKING:
@@ -51,6 +59,10 @@ PAYMENT = pb.Payment(
 class Streams(Office):
     """Handlers over orders in memory, each event in a transaction of its own."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices = MemoryNotices({"key-1": "order-1"})
+
     async def tell(self, body: Message, *, time: datetime | None = None) -> None:
         event = Event.of(
             body,
@@ -61,7 +73,13 @@ class Streams(Office):
             time=time or self.clock.now(),
         )
         async with self.orders.transaction() as transaction:
-            handlers = EventHandlers(lambda _connection: transaction, self.intake, self.openings, clock=self.clock)
+            handlers = EventHandlers(
+                lambda _connection: transaction,
+                self.intake,
+                self.openings,
+                clock=self.clock,
+                noticing_within=lambda _connection: self.notices,
+            )
             known = {**handlers.payments(), **handlers.supplier(), **handlers.vault()}
             await known[event.type_name].function(event, body, NO_CONNECTION)
 
@@ -195,3 +213,21 @@ async def test_every_fault_of_a_refund_is_told_at_once_and_nothing_is_stored(str
         "refund.amount.minor_units",
     ]
     assert streams.orders.rows is before
+
+
+def an_access(*news: AccessNews.ValueType) -> VaultKeyUnusualAccess:
+    return VaultKeyUnusualAccess(key_id="key-1", order_id="order-1", access_time=Timestamp(seconds=7), news=news)
+
+
+async def test_an_unusual_access_lets_its_owner_be_told(streams: Streams) -> None:
+    await streams.tell(an_access(ACCESS_NEWS_COUNTRY, ACCESS_NEWS_DEVICE))
+    (row,) = streams.notices.rows.values()
+    assert row.access.time.timestamp() == 7
+    assert [each.value for each in row.access.news] == ["COUNTRY", "DEVICE"]
+
+
+async def test_news_that_this_release_does_not_know_is_not_told(streams: Streams) -> None:
+    await streams.tell(an_access(ACCESS_NEWS_UNSPECIFIED))
+    assert not streams.notices.rows
+    await streams.tell(an_access(ACCESS_NEWS_UNSPECIFIED, ACCESS_NEWS_DEVICE))
+    assert len(streams.notices.rows) == 1

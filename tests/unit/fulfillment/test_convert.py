@@ -228,14 +228,19 @@ def wish_message() -> service_pb.RevealKeyRequest:
         order_id="order-1",
         key_id="key-1",
         actor=actor_pb2.Actor(
-            type=actor_pb2.ACTOR_TYPE_CUSTOMER, id="alice", email="a@b", ip_address="192.0.2.7", user_agent="Browser"
+            type=actor_pb2.ACTOR_TYPE_CUSTOMER,
+            id="alice",
+            email="a@b",
+            ip_address="192.0.2.7",
+            user_agent="Browser",
+            country_code="AT",
         ),
         recipient_jwk=b"{}",
     )
 
 
 def test_a_wish_passes_through_whole() -> None:
-    viewer = Viewer("alice", "a@b", "192.0.2.7", "Browser")
+    viewer = Viewer("alice", "a@b", "192.0.2.7", "Browser", "AT")
     assert wish_from_proto(wish_message()) == KeyWish(REQUEST_ID, OrderId("order-1"), KeyId("key-1"), viewer, b"{}")
 
 

@@ -269,6 +269,7 @@ class World:
     origin: str = ORIGIN
     object_origin: str = OBJECT_ORIGIN
     stream_seconds: float = 60.0
+    country_header: str = ""
 
     def __post_init__(self) -> None:
         self.issuer = FakeIssuer(self.clock)
@@ -303,6 +304,7 @@ class World:
             assets=assets,
             streams=self.streams,
             stream_seconds=self.stream_seconds,
+            country_header=self.country_header,
         )
 
     def app(self) -> ASGIApp:

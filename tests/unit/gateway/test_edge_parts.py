@@ -146,14 +146,10 @@ def test_a_download_link_is_read() -> None:
 
 
 def test_the_actor_is_a_customer() -> None:
-    actor = customer_to_proto(Customer("alice", "a@example.test", "1.2.3.4", "agent"))
+    actor = customer_to_proto(Customer("alice", "a@example.test", "1.2.3.4", "agent", "DE"))
     assert actor.type == actor_pb2.ACTOR_TYPE_CUSTOMER
-    assert (actor.id, actor.email, actor.ip_address, actor.user_agent) == (
-        "alice",
-        "a@example.test",
-        "1.2.3.4",
-        "agent",
-    )
+    assert (actor.id, actor.email, actor.ip_address) == ("alice", "a@example.test", "1.2.3.4")
+    assert (actor.user_agent, actor.country_code) == ("agent", "DE")
 
 
 def test_an_order_has_a_title() -> None:

@@ -67,6 +67,24 @@ async def test_the_actor_is_the_token_and_the_connection(world: World, client: h
     assert customer.user_agent == "x" * 512
 
 
+@pytest.mark.parametrize(
+    ("header", "told", "country"),
+    [
+        ("CF-IPCountry", "DE", "DE"),
+        ("CF-IPCountry", "XX", ""),
+        ("CF-IPCountry", "T1", ""),
+        ("CF-IPCountry", "Germany", ""),
+        ("", "DE", ""),
+    ],
+    ids=["told", "unknown", "tor", "no code", "not believed"],
+)
+async def test_the_country_is_what_a_believed_header_tells(world: World, header: str, told: str, country: str) -> None:
+    world.country_header = header
+    async with world.client() as client:
+        await client.get("/v1/orders/order-1", headers={**world.bearer(), "cf-ipcountry": told})
+    assert world.fulfillments.customers[-1].country_code == country
+
+
 @pytest.mark.parametrize("path", ["/v1/orders/order-1", "/v1/orders/nope", "/v1/orders/order-1/events"])
 async def test_somebody_elses_order_is_no_order(world: World, client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path, headers=world.bearer(sub="bob"))

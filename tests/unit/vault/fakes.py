@@ -7,7 +7,8 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 
 from chassis.errors import RequestIdReused, ServiceUnavailable
@@ -16,7 +17,11 @@ from chassis.secret import SecretBytes
 from joserfc.jwk import ECKey
 from vault.adapters.kek_keyring import KeyringKeks
 from vault.crypto import Digests, Kek, read_recipient
+from vault.domain.delivery import Delivery
+from vault.domain.familiarity import Kind
 from vault.domain.key import KeyRecord, KeyState, WrappedDek
+from vault.domain.retention import Retention
+from vault.erasing import Eraser
 from vault.errors import AuditUnavailable, KeyCorrupted, ObjectStoreUnavailable
 from vault.listing import KeyReader
 from vault.ports import (
@@ -35,16 +40,21 @@ from vault.releasing import Releaser, ReleaseRequest, request_digest
 from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer, SealRequest
 from vault.service import VaultServicer
+from vault.shredding import ObjectRemover
+from vault.sweeping import Sweeper
 from vault.taking_back import KeyTaker, RevokeRequest, ShredRequest
 from vault.uploading import UploadKeys
 from vault.wrapping import KeyEncryption
 
+from tests.unit.vault.fakes_keeping import MemoryKeeping
 from tests.unit.vault.jose_by_hand import read_agreed
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 ALICE = Viewer("alice", "alice@example.com", "192.0.2.7", "Browser/1.0")
 BOB = Viewer("bob")
 GAME_KEY = b"AAAAA-BBBBB-CCCCC"
+RETENTION = Retention(opened=timedelta(days=30), unopened=timedelta(days=90))
+MOST_PER_HOUR = 5
 FAKE_OBJECT_LIMIT = 4 * 1024 * 1024
 
 
@@ -92,9 +102,13 @@ class Rows:
     authorizations: dict[str, Authorization] = field(default_factory=dict)
     outbox: dict[tuple[str, ...], Told] = field(default_factory=dict)
     done: dict[str, bytes] = field(default_factory=dict)
+    deliveries: list[tuple[str, Delivery]] = field(default_factory=list)
+    known: dict[tuple[str, Kind, str], datetime] = field(default_factory=dict)
+    objects_due: dict[str, tuple[datetime, int]] = field(default_factory=dict)
+    counts: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def copy(self) -> "Rows":
-        return Rows(dict(self.keys), list(self.order), dict(self.authorizations), dict(self.outbox), dict(self.done))
+        return Rows(**{each.name: copy(getattr(self, each.name)) for each in fields(self)})
 
 
 class MemoryKeys:
@@ -128,7 +142,7 @@ class MemoryKeys:
         return record
 
 
-class MemoryTransaction:
+class MemoryTransaction(MemoryKeeping):
     """Implements `vault.ports.KeyTransaction`."""
 
     def __init__(self, rows: Rows) -> None:
@@ -187,26 +201,23 @@ class MemoryTransaction:
         stored = self.rows.keys[record.key_id]
         if stored.state is not KeyState.SEALING or stored.generation != record.generation:
             return False
-        self._change(stored, **changes)
+        self.change(stored, **changes)
         return True
 
     async def mark_opened(self, key_id: str, *, now: datetime) -> bool:
         stored = self.rows.keys[key_id]
         if stored.state is not KeyState.SEALED:
             return False
-        self._change(stored, open_time=stored.open_time or now)
+        self.change(stored, open_time=stored.open_time or now)
         return True
 
     async def revoke(self, key_ids: Collection[str], *, now: datetime) -> None:
         for key_id in key_ids:
             stored = self.rows.keys[key_id]
             assert not stored.is_opened, "PostgreSQL refuses it too"
-            self._change(stored, state=KeyState.REVOKED, revoke_time=now)
+            self.change(stored, state=KeyState.REVOKED, revoke_time=now)
 
-    async def shred(self, key_id: str, *, now: datetime) -> None:
-        self._change(self.rows.keys[key_id], state=KeyState.SHREDDED, shred_time=now, dek=None)
-
-    def _change(self, stored: KeyRecord, **changes: object) -> None:
+    def change(self, stored: KeyRecord, **changes: object) -> None:
         self.rows.keys[stored.key_id] = replace(stored, **changes)  # type: ignore[arg-type] # the fields' own types
         self.wrote = True
 
@@ -236,10 +247,34 @@ class MemoryTransaction:
         for record in records:
             self._tell_taken_back("key.revoked", record, wish, now)
 
-    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
-        self._tell_taken_back("key.shredded", record, wish, now)
-        event = "vault.key.shredded"
-        self._tell(Told((event, record.key_id), event, record.key_id, "vault"), now)
+    async def tell_shredded(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        for record in records:
+            self._tell_taken_back("key.shredded", record, wish, now)
+            event = "vault.key.shredded"
+            self._tell(Told((event, record.key_id), event, record.key_id, "vault"), now)
+
+    async def tell_expired(self, records: Sequence[KeyRecord], *, now: datetime) -> None:
+        for record in records:
+            for name in ("key.expired", "vault.key.expired"):
+                details = {"opened": str(record.is_opened).lower()}
+                self._tell(Told((name, record.key_id), name, record.key_id, "vault", details), now)
+
+    async def tell_erased(self, wish: Wish, counts: Mapping[str, int], *, now: datetime) -> None:
+        action = "customer.keys_erased"
+        details = {name: str(count) for name, count in counts.items()}
+        self._tell(Told((action, wish.request_id), action, "", wish.caller, details), now)
+
+    async def tell_limited(self, record: KeyRecord, viewer: Viewer, *, request_id: str, now: datetime) -> None:  # noqa: ARG002 # the first of an hour is told
+        action = "key.release_limited"
+        identity = (action, record.key_id, now.strftime("%Y-%m-%dT%H"))
+        self._tell(Told(identity, action, record.key_id, viewer.customer_id), now)
+
+    async def tell_unusual(
+        self, authorization: Authorization, record: KeyRecord, news: Collection[Kind], *, now: datetime
+    ) -> None:
+        event = "vault.key.unusual_access"
+        details = {"news": ",".join(sorted(kind.value for kind in news))}
+        self._tell(Told((event, authorization.request_id), event, record.key_id, "vault", details), now)
 
     def _tell_taken_back(self, action: str, record: KeyRecord, wish: Wish, now: datetime) -> None:
         details = {"reason": wish.reason, "state": record.state.value}
@@ -435,11 +470,31 @@ class World:
 
     @property
     def releaser(self) -> Releaser:
-        return Releaser(self.keys, self.objects, self.audit, self.keks, self.digests, clock=self.clock)
+        return Releaser(
+            self.keys,
+            self.objects,
+            self.audit,
+            self.keks,
+            self.digests,
+            clock=self.clock,
+            most_per_hour=MOST_PER_HOUR,
+        )
+
+    @property
+    def remover(self) -> ObjectRemover:
+        return ObjectRemover(self.keys, self.objects, clock=self.clock)
 
     @property
     def taker(self) -> KeyTaker:
-        return KeyTaker(self.keys, self.objects, clock=self.clock)
+        return KeyTaker(self.keys, self.remover, clock=self.clock)
+
+    @property
+    def sweeper(self) -> Sweeper:
+        return Sweeper(self.keys, self.remover, clock=self.clock, retention=RETENTION, every_seconds=1)
+
+    @property
+    def eraser(self) -> Eraser:
+        return Eraser(self.keys, self.remover, self.digests, clock=self.clock)
 
     @property
     def rewrapper(self) -> Rewrapper:
@@ -454,6 +509,8 @@ class World:
             reader=KeyReader(self.keys),
             upload_keys=self.upload_keys,
             rewrapper=self.rewrapper,
+            sweeper=self.sweeper,
+            eraser=self.eraser,
         )
 
     def dek(self, record: KeyRecord) -> SecretBytes:

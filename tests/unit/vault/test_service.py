@@ -106,6 +106,8 @@ async def test_the_key_is_forgotten_once_it_was_sealed_or_not(world: World, *, f
         reader=KeyReader(world.keys),
         upload_keys=world.upload_keys,
         rewrapper=world.rewrapper,
+        sweeper=world.sweeper,
+        eraser=world.eraser,
     )
     message, context = (upload_message(world), FULFILLMENT) if uploaded else (seal_message(), GATEWAY)
     if fails:

@@ -5,6 +5,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Identity,
     Integer,
@@ -168,4 +169,18 @@ MAIL = Table(
     Column("again_times", ARRAY(_moment), nullable=False),
     Column("lease_until", _moment),
     Column("claim", BigInteger, nullable=False),
+)
+
+NOTICE = Table(
+    "access_notice",
+    _metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("order_id", Text, nullable=False),
+    Column("access_time", _moment, nullable=False),
+    Column("news", ARRAY(Text), nullable=False),
+    Column("run_at", _moment),
+    Column("tries", Integer, nullable=False),
+    Column("send_time", _moment),
+    Column("failure", Text, nullable=False),
 )

@@ -160,6 +160,7 @@ def _actor(viewer: Viewer) -> actor_pb2.Actor:
         email=viewer.email,
         ip_address=viewer.ip_address,
         user_agent=viewer.user_agent,
+        country_code=viewer.country_code,
     )
 
 

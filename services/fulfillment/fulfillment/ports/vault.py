@@ -16,6 +16,7 @@ class Viewer:
     email: str = field(default="", repr=False)
     ip_address: str = field(default="", repr=False)
     user_agent: str = field(default="", repr=False)
+    country_code: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,33 @@
 """What vault announces: facts for the audit log, and events for the shop. Each has a natural id and is told once."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from chassis.events import Event, derived_event_id
 from google.protobuf.timestamp_pb2 import Timestamp
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
-from keyferry.events.v1.vault_events_pb2 import VaultKeyCorrupted, VaultKeyOpened, VaultKeyShredded
+from keyferry.events.v1.vault_events_pb2 import (
+    ACCESS_NEWS_COUNTRY,
+    ACCESS_NEWS_DEVICE,
+    ACCESS_NEWS_NETWORK,
+    VaultKeyCorrupted,
+    VaultKeyExpired,
+    VaultKeyOpened,
+    VaultKeyShredded,
+    VaultKeyUnusualAccess,
+)
 from keyferry.type.v1 import actor_pb2
 
+from vault.domain.familiarity import Kind
 from vault.domain.key import KeyRecord
 from vault.ports import Authorization, Release, RewrapReport, Viewer, Wish
 
 SOURCE = "vault"
+_NEWS = {
+    Kind.COUNTRY: ACCESS_NEWS_COUNTRY,
+    Kind.NETWORK: ACCESS_NEWS_NETWORK,
+    Kind.DEVICE: ACCESS_NEWS_DEVICE,
+}
 _VAULT = actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=SOURCE)
 
 
@@ -50,6 +65,42 @@ def rewrap(action: str, report: RewrapReport, *, now: datetime) -> Event:
         details={"active_version": report.active_version, "reason": wish.reason, **counts},
         now=now,
         identity=[wish.request_id],
+    )
+
+
+def retention_over(record: KeyRecord, *, now: datetime) -> Event:
+    """Tell audit of a key whose retention was over."""
+    details = {"opened": str(record.is_opened).lower(), "state": record.state.value}
+    return _audited(
+        "key.expired", _VAULT, record.order_id, record.key_id, details=details, now=now, identity=[record.key_id]
+    )
+
+
+def erased(wish: Wish, counts: Mapping[str, int], *, now: datetime) -> Event:
+    """Tell audit that a customer was forgotten, and not who."""
+    return _audited(
+        "customer.keys_erased",
+        actor_pb2.Actor(type=actor_pb2.ACTOR_TYPE_SERVICE, id=wish.caller),
+        "",
+        "",
+        request_id=wish.request_id,
+        details={"reason": wish.reason, **{name: str(count) for name, count in counts.items()}},
+        now=now,
+        identity=[wish.request_id],
+    )
+
+
+def limited(record: KeyRecord, viewer: Viewer, *, request_id: str, now: datetime) -> Event:
+    """Tell audit of a key that was asked for too often, once per hour: nobody fills the log by asking on."""
+    hour = now.strftime("%Y-%m-%dT%H")
+    return _audited(
+        "key.release_limited",
+        _customer(viewer),
+        record.order_id,
+        record.key_id,
+        request_id=request_id,
+        now=now,
+        identity=[record.key_id, hour],
     )
 
 
@@ -96,6 +147,29 @@ def shredded(record: KeyRecord, *, now: datetime) -> Event:
     subject = "vault.key.shredded"
     message = VaultKeyShredded(key_id=record.key_id, order_id=record.order_id, shred_time=_timestamp(now))
     event_id = derived_event_id(SOURCE, subject, record.key_id)
+    return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
+
+
+def expired(record: KeyRecord, *, now: datetime) -> Event:
+    """Tell the shop of a key whose retention was over."""
+    subject = "vault.key.expired"
+    message = VaultKeyExpired(
+        key_id=record.key_id, order_id=record.order_id, expire_time=_timestamp(now), opened=record.is_opened
+    )
+    event_id = derived_event_id(SOURCE, subject, record.key_id)
+    return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
+
+
+def unusual(authorization: Authorization, record: KeyRecord, news: Collection[Kind], *, now: datetime) -> Event:
+    """Tell fulfillment of an access of which something was new."""
+    subject = "vault.key.unusual_access"
+    message = VaultKeyUnusualAccess(
+        key_id=record.key_id,
+        order_id=record.order_id,
+        access_time=_timestamp(now),
+        news=sorted(_NEWS[kind] for kind in news),
+    )
+    event_id = derived_event_id(SOURCE, subject, authorization.request_id)
     return Event.of(message, event_id=event_id, subject=subject, source=SOURCE, about=record.key_id, time=now)
 
 

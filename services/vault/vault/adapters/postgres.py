@@ -1,6 +1,6 @@
 """Vault's own PostgreSQL database."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -13,7 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.adapters import announcements
+from vault.adapters.postgres_deliveries import PostgresDeliveryRows
+from vault.adapters.postgres_retention import PostgresRetentionRows
 from vault.adapters.tables import KEY, RELEASE, authorization_of, record_of
+from vault.domain.familiarity import Kind
 from vault.domain.key import KeyRecord, KeyState
 from vault.errors import KeyCorrupted
 from vault.ports import Authorization, KeyFilter, Viewer, Wish
@@ -33,7 +36,7 @@ class PostgresKeys:
             yield PostgresKeyTransaction(connection, self._outbox)
 
 
-class PostgresKeyTransaction:
+class PostgresKeyTransaction(PostgresDeliveryRows, PostgresRetentionRows):
     """One transaction over keys, requests and the outbox."""
 
     def __init__(self, connection: AsyncConnection, outbox: Outbox) -> None:
@@ -171,12 +174,6 @@ class PostgresKeyTransaction:
         statement = update(KEY).where(KEY.c.key_id.in_(key_ids))
         await self._connection.execute(statement.values(state=KeyState.REVOKED.value, revoke_time=now))
 
-    async def shred(self, key_id: str, *, now: datetime) -> None:
-        """Destroy the wrapped DEK of a locked key."""
-        statement = update(KEY).where(KEY.c.key_id == key_id)
-        gone = {"wrapped_dek": None, "kek_version": None}
-        await self._connection.execute(statement.values(state=KeyState.SHREDDED.value, shred_time=now, **gone))
-
     async def is_repeat(self, request_id: str, digest: bytes) -> bool:
         """Tell whether a request was done before."""
         earlier = await earlier_answer(self._connection, request_id=request_id, digest=digest, response_class=Empty)
@@ -212,10 +209,32 @@ class PostgresKeyTransaction:
         events = [announcements.taken_back("key.revoked", record, wish, now=now) for record in records]
         await self._outbox.enqueue(self._connection, *events)
 
-    async def tell_shredded(self, record: KeyRecord, wish: Wish, *, now: datetime) -> None:
-        """Put the audit fact and the event of a destroyed key into the outbox."""
-        fact = announcements.taken_back("key.shredded", record, wish, now=now)
-        await self._outbox.enqueue(self._connection, fact, announcements.shredded(record, now=now))
+    async def tell_shredded(self, records: Sequence[KeyRecord], wish: Wish, *, now: datetime) -> None:
+        """Put the audit fact and the event of each destroyed key into the outbox."""
+        facts = [announcements.taken_back("key.shredded", record, wish, now=now) for record in records]
+        events = [announcements.shredded(record, now=now) for record in records]
+        await self._outbox.enqueue(self._connection, *facts, *events)
+
+    async def tell_expired(self, records: Sequence[KeyRecord], *, now: datetime) -> None:
+        """Put the audit fact and the event of each key whose retention was over into the outbox."""
+        facts = [announcements.retention_over(record, now=now) for record in records]
+        events = [announcements.expired(record, now=now) for record in records]
+        await self._outbox.enqueue(self._connection, *facts, *events)
+
+    async def tell_erased(self, wish: Wish, counts: Mapping[str, int], *, now: datetime) -> None:
+        """Put the audit fact of a customer who was forgotten into the outbox."""
+        await self._outbox.enqueue(self._connection, announcements.erased(wish, counts, now=now))
+
+    async def tell_limited(self, record: KeyRecord, viewer: Viewer, *, request_id: str, now: datetime) -> None:
+        """Put the audit fact of a key that was asked for too often into the outbox; once per key and hour."""
+        event = announcements.limited(record, viewer, request_id=request_id, now=now)
+        await self._outbox.enqueue(self._connection, event)
+
+    async def tell_unusual(
+        self, authorization: Authorization, record: KeyRecord, news: Collection[Kind], *, now: datetime
+    ) -> None:
+        """Put the event of an access of which something was new into the outbox."""
+        await self._outbox.enqueue(self._connection, announcements.unusual(authorization, record, news, now=now))
 
     async def tell_denied(self, key_id: str, order_id: str, viewer: Viewer, *, request_id: str, now: datetime) -> None:
         """Put the audit fact of a denied access into the outbox."""

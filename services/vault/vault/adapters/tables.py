@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Row, Table, Text, func
+from sqlalchemy import BigInteger, Column, DateTime, Identity, Integer, LargeBinary, MetaData, Row, Table, Text, func
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from vault.domain.delivery import Act, Delivery
 from vault.domain.key import Binding, KeyRecord, KeyState, WrappedDek
 from vault.ports import Authorization, Release
 
@@ -34,6 +35,35 @@ KEY = Table(
     Column("shred_time", DateTime(timezone=True)),
     Column("other_fingerprints", ARRAY(Text), nullable=False),
     Column("same_key_id", Text),
+    Column("expire_time", DateTime(timezone=True)),
+    Column("object_delete_time", DateTime(timezone=True)),
+    Column("object_retry_time", DateTime(timezone=True)),
+    Column("object_tries", Integer, nullable=False),
+    Column("link_count", Integer, nullable=False),
+    Column("reveal_count", Integer, nullable=False),
+)
+
+DELIVERY = Table(
+    "delivery",
+    _metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("act", Text, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("device", Text, nullable=False),
+)
+
+KNOWN_ACCESS = Table(
+    "known_access",
+    _metadata,
+    Column("owner_digest", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("trait", Text, primary_key=True),
+    Column("use_time", DateTime(timezone=True), nullable=False),
 )
 
 RELEASE = Table(
@@ -71,6 +101,23 @@ def record_of(row: Row[Any]) -> KeyRecord:
         shred_time=row.shred_time,
         other_fingerprints=tuple(row.other_fingerprints),
         same_key_id=row.same_key_id,
+        expire_time=row.expire_time,
+        object_delete_time=row.object_delete_time,
+        link_count=row.link_count,
+        reveal_count=row.reveal_count,
+    )
+
+
+def delivery_of(row: Row[Any]) -> Delivery:
+    """Return a line of a key's log, as its row has it."""
+    return Delivery(
+        act=Act(row.act),
+        time=row.time,
+        caller=row.caller,
+        request_id=row.request_id,
+        reason=row.reason,
+        network=row.network,
+        device=row.device,
     )
 
 

@@ -6,6 +6,8 @@ from enum import Enum
 
 CONTENT_TYPES = frozenset({"text/plain", "image/jpeg", "image/png", "image/gif"})
 MOST_KEY_BYTES = 1024 * 1024
+# Stands for the digest of an owner who was forgotten.
+NOBODY = "-"
 
 
 class KeyState(Enum):
@@ -59,6 +61,15 @@ class KeyRecord:
     """Its fingerprints under the other versions of the secret that were retained when it was sealed."""
     same_key_id: str | None = None
     """Of a held key: the earlier one with the same content."""
+    expire_time: datetime | None = None
+    object_delete_time: datetime | None = None
+    link_count: int = 0
+    reveal_count: int = 0
+
+    @property
+    def is_nobodys(self) -> bool:
+        """Whether its owner was forgotten."""
+        return self.binding.owner == NOBODY
 
     @property
     def is_opened(self) -> bool:

@@ -25,17 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/vault_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x0eVaultKeyOpened\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\topen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x11VaultKeyCorrupted\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\tfind_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x10VaultKeyShredded\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12.\n\nshred_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/vault_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x0eVaultKeyOpened\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\topen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x11VaultKeyCorrupted\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12-\n\tfind_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x10VaultKeyShredded\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12.\n\nshred_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"t\n\x0fVaultKeyExpired\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06opened\x18\x04 \x01(\x08\"\x98\x01\n\x15VaultKeyUnusualAccess\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08order_id\x18\x02 \x01(\t\x12/\n\x0b\x61\x63\x63\x65ss_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x04news\x18\x04 \x03(\x0e\x32\x1e.keyferry.events.v1.AccessNews*s\n\nAccessNews\x12\x1b\n\x17\x41\x43\x43\x45SS_NEWS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43\x45SS_NEWS_COUNTRY\x10\x01\x12\x17\n\x13\x41\x43\x43\x45SS_NEWS_NETWORK\x10\x02\x12\x16\n\x12\x41\x43\x43\x45SS_NEWS_DEVICE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyferry.events.v1.vault_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ACCESSNEWS']._serialized_start=670
+  _globals['_ACCESSNEWS']._serialized_end=785
   _globals['_VAULTKEYOPENED']._serialized_start=94
   _globals['_VAULTKEYOPENED']._serialized_end=191
   _globals['_VAULTKEYCORRUPTED']._serialized_start=193
   _globals['_VAULTKEYCORRUPTED']._serialized_end=293
   _globals['_VAULTKEYSHREDDED']._serialized_start=295
   _globals['_VAULTKEYSHREDDED']._serialized_end=395
+  _globals['_VAULTKEYEXPIRED']._serialized_start=397
+  _globals['_VAULTKEYEXPIRED']._serialized_end=513
+  _globals['_VAULTKEYUNUSUALACCESS']._serialized_start=516
+  _globals['_VAULTKEYUNUSUALACCESS']._serialized_end=668
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AccessNews:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessNewsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessNews.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_NEWS_UNSPECIFIED: _AccessNews.ValueType  # 0
+    """Never emitted."""
+    ACCESS_NEWS_COUNTRY: _AccessNews.ValueType  # 1
+    """The country that it came from."""
+    ACCESS_NEWS_NETWORK: _AccessNews.ValueType  # 2
+    """The network that it came from, where no country is known."""
+    ACCESS_NEWS_DEVICE: _AccessNews.ValueType  # 3
+    """The browser and the system, as coarsely as the user agent tells."""
+
+class AccessNews(_AccessNews, metaclass=_AccessNewsEnumTypeWrapper):
+    """What is new about an access."""
+
+ACCESS_NEWS_UNSPECIFIED: AccessNews.ValueType  # 0
+"""Never emitted."""
+ACCESS_NEWS_COUNTRY: AccessNews.ValueType  # 1
+"""The country that it came from."""
+ACCESS_NEWS_NETWORK: AccessNews.ValueType  # 2
+"""The network that it came from, where no country is known."""
+ACCESS_NEWS_DEVICE: AccessNews.ValueType  # 3
+"""The browser and the system, as coarsely as the user agent tells."""
+Global___AccessNews: _TypeAlias = AccessNews  # noqa: Y015
 
 @_typing.final
 class VaultKeyOpened(_message.Message):
@@ -114,3 +145,81 @@ class VaultKeyShredded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VaultKeyShredded: _TypeAlias = VaultKeyShredded  # noqa: Y015
+
+@_typing.final
+class VaultKeyExpired(_message.Message):
+    """A key's retention has passed, and it was destroyed. Subject `vault.key.expired`; once per key, beside its
+    `vault.key.shredded`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key."""
+    order_id: _builtins.str
+    """The order that it was for."""
+    opened: _builtins.bool
+    """Whether its owner had ever opened it."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was destroyed."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        opened: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "key_id", b"key_id", "opened", b"opened", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultKeyExpired: _TypeAlias = VaultKeyExpired  # noqa: Y015
+
+@_typing.final
+class VaultKeyUnusualAccess(_message.Message):
+    """A key was released to its owner in a way that is new for them. Subject `vault.key.unusual_access`; at most once per link or
+    reveal, and never for the first one. It says what is new, and nothing that is personal.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ACCESS_TIME_FIELD_NUMBER: _builtins.int
+    NEWS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key."""
+    order_id: _builtins.str
+    """The order that it belongs to."""
+    @_builtins.property
+    def access_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was released."""
+
+    @_builtins.property
+    def news(self) -> _containers.RepeatedScalarFieldContainer[Global___AccessNews.ValueType]:
+        """What the owner's accesses never had before, each once."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        access_time: _timestamp_pb2.Timestamp | None = ...,
+        news: _abc.Iterable[Global___AccessNews.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time", "key_id", b"key_id", "news", b"news", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultKeyUnusualAccess: _TypeAlias = VaultKeyUnusualAccess  # noqa: Y015

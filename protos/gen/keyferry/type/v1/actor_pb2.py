@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckeyferry/type/v1/actor.proto\x12\x10keyferry.type.v1\"u\n\x05\x41\x63tor\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.keyferry.type.v1.ActorType\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x12\n\nip_address\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t*n\n\tActorType\x12\x1a\n\x16\x41\x43TOR_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TOR_TYPE_CUSTOMER\x10\x01\x12\x14\n\x10\x41\x43TOR_TYPE_ADMIN\x10\x02\x12\x16\n\x12\x41\x43TOR_TYPE_SERVICE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckeyferry/type/v1/actor.proto\x12\x10keyferry.type.v1\"\x8b\x01\n\x05\x41\x63tor\x12)\n\x04type\x18\x01 \x01(\x0e\x32\x1b.keyferry.type.v1.ActorType\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x12\n\nip_address\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x14\n\x0c\x63ountry_code\x18\x06 \x01(\t*n\n\tActorType\x12\x1a\n\x16\x41\x43TOR_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TOR_TYPE_CUSTOMER\x10\x01\x12\x14\n\x10\x41\x43TOR_TYPE_ADMIN\x10\x02\x12\x16\n\x12\x41\x43TOR_TYPE_SERVICE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keyferry.type.v1.actor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTORTYPE']._serialized_start=169
-  _globals['_ACTORTYPE']._serialized_end=279
-  _globals['_ACTOR']._serialized_start=50
-  _globals['_ACTOR']._serialized_end=167
+  _globals['_ACTORTYPE']._serialized_start=192
+  _globals['_ACTORTYPE']._serialized_end=302
+  _globals['_ACTOR']._serialized_start=51
+  _globals['_ACTOR']._serialized_end=190
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,7 @@ class Actor(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     IP_ADDRESS_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
+    COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     type: Global___ActorType.ValueType
     """What sort of actor this is. REQUIRED."""
     id: _builtins.str
@@ -68,6 +69,10 @@ class Actor(_message.Message):
     """Address the request came from, in textual form; empty for a service. Personal: encrypted in the audit log."""
     user_agent: _builtins.str
     """User agent of the request, at most 512 characters; empty for a service. Personal: encrypted in the audit log."""
+    country_code: _builtins.str
+    """Country that the request came from, ISO 3166-1 alpha-2, where a trusted proxy told it; else empty. Never stored as it
+    stands, and not in the audit log.
+    """
     def __init__(
         self,
         *,
@@ -76,10 +81,11 @@ class Actor(_message.Message):
         email: _builtins.str = ...,
         ip_address: _builtins.str = ...,
         user_agent: _builtins.str = ...,
+        country_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "id", b"id", "ip_address", b"ip_address", "type", b"type", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "email", b"email", "id", b"id", "ip_address", b"ip_address", "type", b"type", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DeliveryAct:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryAct.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_ACT_UNSPECIFIED: _DeliveryAct.ValueType  # 0
+    """Never emitted."""
+    DELIVERY_ACT_STORED: _DeliveryAct.ValueType  # 1
+    """It was stored, read back and opened once."""
+    DELIVERY_ACT_LINK_ISSUED: _DeliveryAct.ValueType  # 2
+    """Its owner was given a download link and the content key."""
+    DELIVERY_ACT_REVEALED: _DeliveryAct.ValueType  # 3
+    """Its owner was given the key itself."""
+    DELIVERY_ACT_REVOKED: _DeliveryAct.ValueType  # 4
+    """It was taken back before its owner opened it."""
+    DELIVERY_ACT_EXPIRED: _DeliveryAct.ValueType  # 5
+    """Its retention had passed."""
+    DELIVERY_ACT_SHREDDED: _DeliveryAct.ValueType  # 6
+    """Its DEK was destroyed."""
+
+class DeliveryAct(_DeliveryAct, metaclass=_DeliveryActEnumTypeWrapper):
+    """Something that is done with a key. Output only."""
+
+DELIVERY_ACT_UNSPECIFIED: DeliveryAct.ValueType  # 0
+"""Never emitted."""
+DELIVERY_ACT_STORED: DeliveryAct.ValueType  # 1
+"""It was stored, read back and opened once."""
+DELIVERY_ACT_LINK_ISSUED: DeliveryAct.ValueType  # 2
+"""Its owner was given a download link and the content key."""
+DELIVERY_ACT_REVEALED: DeliveryAct.ValueType  # 3
+"""Its owner was given the key itself."""
+DELIVERY_ACT_REVOKED: DeliveryAct.ValueType  # 4
+"""It was taken back before its owner opened it."""
+DELIVERY_ACT_EXPIRED: DeliveryAct.ValueType  # 5
+"""Its retention had passed."""
+DELIVERY_ACT_SHREDDED: DeliveryAct.ValueType  # 6
+"""Its DEK was destroyed."""
+Global___DeliveryAct: _TypeAlias = DeliveryAct  # noqa: Y015
+
 class _State:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -76,6 +116,10 @@ class SealedKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     SHRED_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    OBJECT_DELETE_TIME_FIELD_NUMBER: _builtins.int
+    LINK_COUNT_FIELD_NUMBER: _builtins.int
+    REVEAL_COUNT_FIELD_NUMBER: _builtins.int
     SAME_KEY_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Names the key everywhere outside vault. Not a secret."""
@@ -93,6 +137,10 @@ class SealedKey(_message.Message):
     """The order's line."""
     source_ref: _builtins.str
     """Where it came from."""
+    link_count: _builtins.int
+    """How many download links were given to its owner. A repeat of a request is not counted."""
+    reveal_count: _builtins.int
+    """How often it was revealed to its owner. A repeat of a request is not counted."""
     same_key_id: _builtins.str
     """Of a held key: the `key_id` of the earlier one that is the same game key. Empty otherwise."""
     @_builtins.property
@@ -115,6 +163,14 @@ class SealedKey(_message.Message):
     def shred_time(self) -> _timestamp_pb2.Timestamp:
         """When it was destroyed; absent before."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was destroyed because its retention had passed; absent for one that was destroyed otherwise, or not yet."""
+
+    @_builtins.property
+    def object_delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When its object was deleted, after it was destroyed; absent while the object may still be there."""
+
     def __init__(
         self,
         *,
@@ -131,11 +187,15 @@ class SealedKey(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         shred_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        object_delete_time: _timestamp_pb2.Timestamp | None = ...,
+        link_count: _builtins.int = ...,
+        reveal_count: _builtins.int = ...,
         same_key_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "open_time", b"open_time", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "object_delete_time", b"object_delete_time", "open_time", b"open_time", "revoke_time", b"revoke_time", "seal_time", b"seal_time", "shred_time", b"shred_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "item_id", b"item_id", "key_id", b"key_id", "object_name", b"object_name", "object_sha256", b"object_sha256", "open_time", b"open_time", "order_id", b"order_id", "revoke_time", b"revoke_time", "same_key_id", b"same_key_id", "seal_time", b"seal_time", "shred_time", b"shred_time", "source_ref", b"source_ref", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "create_time", b"create_time", "expire_time", b"expire_time", "item_id", b"item_id", "key_id", b"key_id", "link_count", b"link_count", "object_delete_time", b"object_delete_time", "object_name", b"object_name", "object_sha256", b"object_sha256", "open_time", b"open_time", "order_id", b"order_id", "reveal_count", b"reveal_count", "revoke_time", b"revoke_time", "same_key_id", b"same_key_id", "seal_time", b"seal_time", "shred_time", b"shred_time", "source_ref", b"source_ref", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -747,3 +807,221 @@ class KekVersion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KekVersion: _TypeAlias = KekVersion  # noqa: Y015
+
+@_typing.final
+class GetDeliveryLogRequest(_message.Message):
+    """Asks for a key's delivery log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryLogRequest: _TypeAlias = GetDeliveryLogRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryLogResponse(_message.Message):
+    """What was done with a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___SealedKey:
+        """The key as it is now, with how often it was linked and revealed."""
+
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """What was done, the earliest first: of links and reveals the last 200, of everything else all. It begins with the release
+        of Keyferry that brought it.
+        """
+
+    def __init__(
+        self,
+        *,
+        key: Global___SealedKey | None = ...,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryLogResponse: _TypeAlias = GetDeliveryLogResponse  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """One thing that was done with a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    act: Global___DeliveryAct.ValueType
+    """What it was."""
+    caller: _builtins.str
+    """The service that asked for it, as its certificate names it; empty where the key's owner did."""
+    request_id: _builtins.str
+    """`request_id` of the request; empty where there was none."""
+    network: _builtins.str
+    """Coarse network of the owner, such as `192.0.0.0/16`. Personal: empty once the customer is erased."""
+    device: _builtins.str
+    """Coarse browser and system of the owner, such as `Firefox on Windows`. Personal: empty once the customer is erased."""
+    reason: _builtins.str
+    """Why, as the caller said; empty for a link or a reveal."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        act: Global___DeliveryAct.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        network: _builtins.str = ...,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "caller", b"caller", "device", b"device", "network", b"network", "reason", b"reason", "request_id", b"request_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class SweepExpiredRequest(_message.Message):
+    """Asks to sweep now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepExpiredRequest: _TypeAlias = SweepExpiredRequest  # noqa: Y015
+
+@_typing.final
+class SweepExpiredResponse(_message.Message):
+    """What was swept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPIRED_COUNT_FIELD_NUMBER: _builtins.int
+    DELETED_OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    expired_count: _builtins.int
+    """Keys that were destroyed because their retention had passed."""
+    deleted_object_count: _builtins.int
+    """Objects of destroyed keys that were deleted."""
+    more: _builtins.bool
+    """Whether more was due than one sweep does. The replicas go on by themselves."""
+    def __init__(
+        self,
+        *,
+        expired_count: _builtins.int = ...,
+        deleted_object_count: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_object_count", b"deleted_object_count", "expired_count", b"expired_count", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepExpiredResponse: _TypeAlias = SweepExpiredResponse  # noqa: Y015
+
+@_typing.final
+class EraseCustomerRequest(_message.Message):
+    """Asks to forget a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FORFEIT_UNOPENED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    customer_id: _builtins.str
+    """The customer: the `sub` of their tokens. REQUIRED."""
+    forfeit_unopened: _builtins.bool
+    """Destroys also what they have paid for and never opened. Only when they have said so themselves."""
+    reason: _builtins.str
+    """Why, for the audit log. REQUIRED, at most 255 characters. Never the customer's words or name."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        forfeit_unopened: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "forfeit_unopened", b"forfeit_unopened", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerRequest: _TypeAlias = EraseCustomerRequest  # noqa: Y015
+
+@_typing.final
+class EraseCustomerResponse(_message.Message):
+    """What was done to forget a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHREDDED_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    OBJECT_PENDING_COUNT_FIELD_NUMBER: _builtins.int
+    shredded_count: _builtins.int
+    """Keys that were destroyed."""
+    kept_count: _builtins.int
+    """Keys that were left as they are, and are nobody's any more: revoked, held, or destroyed before."""
+    object_pending_count: _builtins.int
+    """Objects that could not be deleted yet. Nobody can open them, and the sweep deletes them."""
+    def __init__(
+        self,
+        *,
+        shredded_count: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+        object_pending_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_count", b"kept_count", "object_pending_count", b"object_pending_count", "shredded_count", b"shredded_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerResponse: _TypeAlias = EraseCustomerResponse  # noqa: Y015

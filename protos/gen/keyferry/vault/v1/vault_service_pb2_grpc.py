@@ -84,6 +84,21 @@ class VaultServiceStub:
                 request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.SerializeToString,
                 response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.FromString,
                 _registered_method=True)
+        self.GetDeliveryLog = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/GetDeliveryLog',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogResponse.FromString,
+                _registered_method=True)
+        self.SweepExpired = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/SweepExpired',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredResponse.FromString,
+                _registered_method=True)
+        self.EraseCustomer = channel.unary_unary(
+                '/keyferry.vault.v1.VaultService/EraseCustomer',
+                request_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerRequest.SerializeToString,
+                response_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerResponse.FromString,
+                _registered_method=True)
 
 
 class VaultServiceServicer:
@@ -109,7 +124,8 @@ class VaultServiceServicer:
         """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
         `recipient_jwk`. Written to audit first: without audit it is UNAVAILABLE. An owner that does not match is NOT_FOUND,
         the same as no key at all. A repeat of `request_id` is authorized again, signed within the first expiry, and does not
-        count twice.
+        count twice. More links and reveals of one key in an hour than are set are RESOURCE_EXHAUSTED, reason RELEASE_LIMIT,
+        with RetryInfo. A key whose retention has passed is FAILED_PRECONDITION, reason KEY_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +190,32 @@ class VaultServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDeliveryLog(self, request, context):
+        """Reads what was done with a key, when and by whom. NOT_FOUND, reason KEY_NOT_FOUND, when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SweepExpired(self, request, context):
+        """Destroys keys whose retention has passed, and deletes objects of destroyed keys that are still there: a bounded piece of
+        what every replica does by itself at a fixed pace. A repeat of `request_id` answers the same and does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseCustomer(self, request, context):
+        """Forgets a customer: destroys the keys that they have opened, and removes what is personal from the delivery logs. While a
+        key of theirs could still be opened for the first time it is FAILED_PRECONDITION, reason KEYS_UNOPENED, and nothing was
+        changed, unless `forfeit_unopened` is set; metadata: `unopened_count`, and `order_ids` of at most 100 of their orders,
+        separated by commas. Keys that are revoked or held stay for whoever settles them with the supplier, but are nobody's any
+        more. After UNAVAILABLE repeat the call: it goes on where it stopped, and counts what it did itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -221,6 +263,21 @@ def add_VaultServiceServicer_to_server(servicer, server):
                     servicer.RewrapKeys,
                     request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.FromString,
                     response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.SerializeToString,
+            ),
+            'GetDeliveryLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeliveryLog,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogResponse.SerializeToString,
+            ),
+            'SweepExpired': grpc.unary_unary_rpc_method_handler(
+                    servicer.SweepExpired,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredResponse.SerializeToString,
+            ),
+            'EraseCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCustomer,
+                    request_deserializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerRequest.FromString,
+                    response_serializer=keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -471,6 +528,87 @@ class VaultService:
             '/keyferry.vault.v1.VaultService/RewrapKeys',
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysRequest.SerializeToString,
             keyferry_dot_vault_dot_v1_dot_vault__service__pb2.RewrapKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeliveryLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/GetDeliveryLog',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.GetDeliveryLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SweepExpired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/SweepExpired',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.SweepExpiredResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.vault.v1.VaultService/EraseCustomer',
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerRequest.SerializeToString,
+            keyferry_dot_vault_dot_v1_dot_vault__service__pb2.EraseCustomerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,7 +49,8 @@ class VaultServiceStub:
     """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
     `recipient_jwk`. Written to audit first: without audit it is UNAVAILABLE. An owner that does not match is NOT_FOUND,
     the same as no key at all. A repeat of `request_id` is authorized again, signed within the first expiry, and does not
-    count twice.
+    count twice. More links and reveals of one key in an hour than are set are RESOURCE_EXHAUSTED, reason RELEASE_LIMIT,
+    with RetryInfo. A key whose retention has passed is FAILED_PRECONDITION, reason KEY_EXPIRED.
     """
     RevealKey: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.RevealKeyRequest, _vault_service_pb2.RevealKeyResponse]
     """Opens the key inside vault and answers with it as a JWE to `recipient_jwk`, for a caller that cannot open the
@@ -79,6 +80,19 @@ class VaultServiceStub:
     Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
     REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
     """
+    GetDeliveryLog: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.GetDeliveryLogRequest, _vault_service_pb2.GetDeliveryLogResponse]
+    """Reads what was done with a key, when and by whom. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+    SweepExpired: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.SweepExpiredRequest, _vault_service_pb2.SweepExpiredResponse]
+    """Destroys keys whose retention has passed, and deletes objects of destroyed keys that are still there: a bounded piece of
+    what every replica does by itself at a fixed pace. A repeat of `request_id` answers the same and does nothing.
+    """
+    EraseCustomer: _grpc.UnaryUnaryMultiCallable[_vault_service_pb2.EraseCustomerRequest, _vault_service_pb2.EraseCustomerResponse]
+    """Forgets a customer: destroys the keys that they have opened, and removes what is personal from the delivery logs. While a
+    key of theirs could still be opened for the first time it is FAILED_PRECONDITION, reason KEYS_UNOPENED, and nothing was
+    changed, unless `forfeit_unopened` is set; metadata: `unopened_count`, and `order_ids` of at most 100 of their orders,
+    separated by commas. Keys that are revoked or held stay for whoever settles them with the supplier, but are nobody's any
+    more. After UNAVAILABLE repeat the call: it goes on where it stopped, and counts what it did itself.
+    """
 
 @_typing.type_check_only
 class VaultServiceAsyncStub(VaultServiceStub):
@@ -101,7 +115,8 @@ class VaultServiceAsyncStub(VaultServiceStub):
     """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
     `recipient_jwk`. Written to audit first: without audit it is UNAVAILABLE. An owner that does not match is NOT_FOUND,
     the same as no key at all. A repeat of `request_id` is authorized again, signed within the first expiry, and does not
-    count twice.
+    count twice. More links and reveals of one key in an hour than are set are RESOURCE_EXHAUSTED, reason RELEASE_LIMIT,
+    with RetryInfo. A key whose retention has passed is FAILED_PRECONDITION, reason KEY_EXPIRED.
     """
     RevealKey: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.RevealKeyRequest, _vault_service_pb2.RevealKeyResponse]  # type: ignore[assignment]
     """Opens the key inside vault and answers with it as a JWE to `recipient_jwk`, for a caller that cannot open the
@@ -130,6 +145,19 @@ class VaultServiceAsyncStub(VaultServiceStub):
     retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
     Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
     REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+    """
+    GetDeliveryLog: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.GetDeliveryLogRequest, _vault_service_pb2.GetDeliveryLogResponse]  # type: ignore[assignment]
+    """Reads what was done with a key, when and by whom. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+    SweepExpired: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.SweepExpiredRequest, _vault_service_pb2.SweepExpiredResponse]  # type: ignore[assignment]
+    """Destroys keys whose retention has passed, and deletes objects of destroyed keys that are still there: a bounded piece of
+    what every replica does by itself at a fixed pace. A repeat of `request_id` answers the same and does nothing.
+    """
+    EraseCustomer: _aio.UnaryUnaryMultiCallable[_vault_service_pb2.EraseCustomerRequest, _vault_service_pb2.EraseCustomerResponse]  # type: ignore[assignment]
+    """Forgets a customer: destroys the keys that they have opened, and removes what is personal from the delivery logs. While a
+    key of theirs could still be opened for the first time it is FAILED_PRECONDITION, reason KEYS_UNOPENED, and nothing was
+    changed, unless `forfeit_unopened` is set; metadata: `unopened_count`, and `order_ids` of at most 100 of their orders,
+    separated by commas. Keys that are revoked or held stay for whoever settles them with the supplier, but are nobody's any
+    more. After UNAVAILABLE repeat the call: it goes on where it stopped, and counts what it did itself.
     """
 
 class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,7 +190,8 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the owner a presigned URL of the ciphertext, valid for 15 minutes, and the content key encrypted to
         `recipient_jwk`. Written to audit first: without audit it is UNAVAILABLE. An owner that does not match is NOT_FOUND,
         the same as no key at all. A repeat of `request_id` is authorized again, signed within the first expiry, and does not
-        count twice.
+        count twice. More links and reveals of one key in an hour than are set are RESOURCE_EXHAUSTED, reason RELEASE_LIMIT,
+        with RetryInfo. A key whose retention has passed is FAILED_PRECONDITION, reason KEY_EXPIRED.
         """
 
     @_abc_1.abstractmethod
@@ -233,6 +262,37 @@ class VaultServiceServicer(metaclass=_abc_1.ABCMeta):
         retired. What was moved stays moved when the call ends early, by the caller, the deadline, or UNAVAILABLE: call again.
         Several replicas may do it at the same time; a replica that does it already is FAILED_PRECONDITION, reason
         REWRAP_RUNNING. A DEK that does not open is counted and named, and does not stop the others.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeliveryLog(
+        self,
+        request: _vault_service_pb2.GetDeliveryLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.GetDeliveryLogResponse, _abc.Awaitable[_vault_service_pb2.GetDeliveryLogResponse]]:
+        """Reads what was done with a key, when and by whom. NOT_FOUND, reason KEY_NOT_FOUND, when there is none."""
+
+    @_abc_1.abstractmethod
+    def SweepExpired(
+        self,
+        request: _vault_service_pb2.SweepExpiredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.SweepExpiredResponse, _abc.Awaitable[_vault_service_pb2.SweepExpiredResponse]]:
+        """Destroys keys whose retention has passed, and deletes objects of destroyed keys that are still there: a bounded piece of
+        what every replica does by itself at a fixed pace. A repeat of `request_id` answers the same and does nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseCustomer(
+        self,
+        request: _vault_service_pb2.EraseCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vault_service_pb2.EraseCustomerResponse, _abc.Awaitable[_vault_service_pb2.EraseCustomerResponse]]:
+        """Forgets a customer: destroys the keys that they have opened, and removes what is personal from the delivery logs. While a
+        key of theirs could still be opened for the first time it is FAILED_PRECONDITION, reason KEYS_UNOPENED, and nothing was
+        changed, unless `forfeit_unopened` is set; metadata: `unopened_count`, and `order_ids` of at most 100 of their orders,
+        separated by commas. Keys that are revoked or held stay for whoever settles them with the supplier, but are nobody's any
+        more. After UNAVAILABLE repeat the call: it goes on where it stopped, and counts what it did itself.
         """
 
 def add_VaultServiceServicer_to_server(servicer: VaultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,8 +3,8 @@
 from alembic import op
 from chassis.tables import create_settings_table_v1
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
