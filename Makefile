@@ -87,6 +87,7 @@ proof: bootstrap ## The long proofs at full size (hours): storms of webhooks, a 
 		tests/integration/test_edge_contract.py tests/integration/test_kinguin_simulator_contract.py \
 		tests/integration/test_fulfillment_claiming_cost.py tests/integration/test_fulfillment_reconciliation.py \
 		tests/integration/test_audit_search_cost.py tests/integration/test_audit_tampering.py \
+		tests/integration/test_audit_tree.py \
 		tests/e2e/test_09_wiped_stream.py tests/e2e/test_10_failpoints.py)
 
 # Histories to live, how many processes live them, and one seed to live again: `make simulate SEED=1234`.

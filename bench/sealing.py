@@ -27,11 +27,13 @@ from chassis.secret import SecretBytes
 from sandbox.servers.postgres import PostgresServer
 from sandbox.servers.s3 import S3Server
 from sqlalchemy import text
+from vault.adapters.kek_keyring import KeyringKeks
 from vault.adapters.postgres import PostgresKeys
 from vault.adapters.r2 import R2ObjectStore
 from vault.adapters.r2_bucket import provision_bucket
 from vault.crypto import Digests, Kek
 from vault.sealing import Sealer, SealRequest
+from vault.wrapping import KeyEncryption
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -96,7 +98,7 @@ async def main(count: int) -> None:
         database = await stack.enter_async_context(Database.open(made.service_url, application="bench"))
         keyring = Keyring.parse(f"v1:{a_secret(1)}")
         keys = PostgresKeys(database, Outbox({"vault": "VAULT", "audit": "AUDIT"}))
-        sealer = Sealer(keys, store, Kek(keyring), Digests(keyring), SystemClock())
+        sealer = Sealer(keys, store, KeyEncryption(KeyringKeks(Kek(keyring))), Digests(keyring), SystemClock())
         data = os.urandom(OBJECT_BYTES)
 
         async def put() -> str:

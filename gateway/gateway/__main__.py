@@ -8,6 +8,7 @@ from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
 from httpx_aiohttp import HttpxAiohttpClient
 
+from gateway.adapters.audit_grpc import GrpcCheckpoints
 from gateway.adapters.fulfillment_grpc import GrpcFulfillments
 from gateway.adapters.nats import NatsFacts, NatsWebhooks
 from gateway.app import create_app
@@ -43,6 +44,7 @@ async def assemble(process: Process, settings: Settings) -> HttpServer:
     http = await process.enter(HttpxAiohttpClient(follow_redirects=False, trust_env=False))
     tls = TlsFiles(settings.keyferry_tls_dir)
     channel = await process.enter(open_channel(settings.keyferry_fulfillment_address, peer="fulfillment", tls=tls))
+    audit = await process.enter(open_channel(settings.keyferry_audit_address, peer="audit", tls=tls))
     webhooks = NatsWebhooks(settings.nats_url.get_secret_value(), clock)
     process.spawn("nats", webhooks.keep_connected)
     teller = Teller(NatsFacts(webhooks), clock)
@@ -55,6 +57,7 @@ async def assemble(process: Process, settings: Settings) -> HttpServer:
         audience=settings.oidc_audience,
         clock=clock,
         fulfillments=GrpcFulfillments(channel),
+        checkpoints=GrpcCheckpoints(audit, clock),
         webhooks=webhooks,
         webhook_proofs=settings.webhook_proofs(),
         verifier=verifier,

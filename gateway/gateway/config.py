@@ -58,6 +58,7 @@ class Settings(ServiceSettings):
     keyferry_fulfillment_address: Addresses = Field(
         description="Replicas of fulfillment, host:port separated by commas."
     )
+    keyferry_audit_address: Addresses = Field(description="Replicas of audit, host:port separated by commas.")
     nats_url: SecretStr = Field(description="NATS servers, separated by commas.")
     keyferry_object_origin: Origin = Field(description="Origin of the presigned URLs, for the page's connect-src.")
 

@@ -18,7 +18,7 @@ from gateway.auth.tokens import TokenVerifier
 from gateway.errors import RateLimited
 from gateway.limits import Limiter
 from gateway.pages import Pages
-from gateway.ports import Fulfillments, WebhookSink
+from gateway.ports import Checkpoints, Fulfillments, WebhookSink
 from gateway.telling import Teller
 
 SCOPE_KEY = "keyferry.edge"
@@ -64,6 +64,7 @@ class Edge:
     audience: str
     clock: Clock
     fulfillments: Fulfillments
+    checkpoints: Checkpoints
     webhooks: WebhookSink
     webhook_proofs: WebhookProofs
     verifier: TokenVerifier

@@ -36,6 +36,14 @@ class Fulfillments(Protocol):
         ...
 
 
+class Checkpoints(Protocol):
+    """What audit has signed of its log."""
+
+    async def newest(self) -> str:
+        """Return a checkpoint, seconds old at most. Raises KeyferryError when audit is down, or signs nothing."""
+        ...
+
+
 class WebhookSink(Protocol):
     """Where accepted webhooks go."""
 

@@ -27,6 +27,7 @@ KEEPING_CHOICES = (
     "KEYFERRY_SWEEP_SECONDS",
     "KEYFERRY_RELEASES_PER_HOUR",
 )
+LOG_CHOICES = ("KEYFERRY_CHECKPOINT_BUCKET",)
 SHOP_CHOICES = (
     "KEYFERRY_STOCK_PATIENCE_SECONDS",
     "KEYFERRY_PURCHASE_ATTEMPTS",
@@ -66,7 +67,7 @@ class Given:
                 if companion is None:
                     raise GivenIncomplete(f"{address} is set, so {name} has to be set as well")
                 values[name] = companion
-        for name in (*SUPPLIER_CHOICES, *KEEPING_CHOICES, *SHOP_CHOICES):
+        for name in (*SUPPLIER_CHOICES, *KEEPING_CHOICES, *SHOP_CHOICES, *LOG_CHOICES):
             value = _value(environment, name)
             if value is not None:
                 values[name] = value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sandbox.given import KEEPING_CHOICES, SHOP_CHOICES, SUPPLIER_CHOICES
-from sandbox.setup import AUDIENCE, BUCKET, CLIENT_ID, Setup, replica_names
+from sandbox.setup import AUDIENCE, BUCKET, CHECKPOINT_BUCKET, CLIENT_ID, LOG_ORIGIN, Setup, replica_names
 
 Settings = Mapping[str, str]
 
@@ -21,6 +21,8 @@ SHORT_BOUNDS: Settings = {
 SHORT_PATIENCE: Settings = {"KEYFERRY_STOCK_PATIENCE_SECONDS": "3"}
 # Keys are kept here as long as anywhere: the bucket may be a real one. That their time is over is only seen sooner.
 SWEPT_SOON: Settings = {"KEYFERRY_SWEEP_SECONDS": "5"}
+# A real log publishes every minute; here somebody waits to see it.
+SHORT_PACE: Settings = {"KEYFERRY_CHECKPOINT_SECONDS": "2"}
 # Long enough for what is in flight here; Ctrl-C should feel like one.
 _DRAIN_SECONDS = "5"
 
@@ -92,10 +94,23 @@ def _grpc_service(setup: Setup, replica: str, identity: str, database: str) -> d
     }
 
 
+def _object_store(setup: Setup) -> dict[str, str]:
+    return {
+        "R2_ENDPOINT": setup.s3_url,
+        "R2_ACCESS_KEY_ID": setup.setting("R2_ACCESS_KEY_ID"),
+        "R2_SECRET_ACCESS_KEY": setup.setting("R2_SECRET_ACCESS_KEY"),
+    }
+
+
 def _audit(setup: Setup, replica: str) -> Settings:
     return {
         **_grpc_service(setup, replica, "audit", "audit"),
         "KEYFERRY_AUDIT_SECRET": setup.secrets["KEYFERRY_AUDIT_SECRET"],
+        "KEYFERRY_CHECKPOINT_SECRET": setup.secrets["KEYFERRY_CHECKPOINT_SECRET"],
+        "KEYFERRY_LOG_ORIGIN": LOG_ORIGIN,
+        "KEYFERRY_CHECKPOINT_BUCKET": setup.setting("KEYFERRY_CHECKPOINT_BUCKET", CHECKPOINT_BUCKET),
+        **_object_store(setup),
+        **SHORT_PACE,
     }
 
 
@@ -104,9 +119,7 @@ def _vault(setup: Setup, replica: str) -> Settings:
         **_grpc_service(setup, replica, "vault", "vault"),
         "KEY_ENCRYPTION_SECRET": setup.secrets["KEY_ENCRYPTION_SECRET"],
         "KEYFERRY_DIGEST_SECRET": setup.secrets["KEYFERRY_DIGEST_SECRET"],
-        "R2_ENDPOINT": setup.s3_url,
-        "R2_ACCESS_KEY_ID": setup.setting("R2_ACCESS_KEY_ID"),
-        "R2_SECRET_ACCESS_KEY": setup.setting("R2_SECRET_ACCESS_KEY"),
+        **_object_store(setup),
         "R2_BUCKET": setup.setting("R2_BUCKET", BUCKET),
         "KEYFERRY_AUDIT_ADDRESS": setup.grpc_addresses("audit"),
         "PUBLIC_URL": setup.public_url,
@@ -148,6 +161,7 @@ def _edge(setup: Setup, replica: str) -> Settings:
         "PUBLIC_URL": setup.public_url,
         "KEYFERRY_HTTP_LISTEN": setup.address("edge"),
         "KEYFERRY_FULFILLMENT_ADDRESS": setup.grpc_addresses("fulfillment"),
+        "KEYFERRY_AUDIT_ADDRESS": setup.grpc_addresses("audit"),
         "NATS_URL": setup.nats_url,
         "KEYFERRY_OBJECT_ORIGIN": setup.s3_origin,
         "KINGUIN_WEBHOOK_SECRET": setup.setting("KINGUIN_WEBHOOK_SECRET"),

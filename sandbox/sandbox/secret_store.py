@@ -31,6 +31,7 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
     "KEY_ENCRYPTION_SECRET": _keyring,
     "KEYFERRY_DIGEST_SECRET": _keyring,
     "KEYFERRY_AUDIT_SECRET": _keyring,
+    "KEYFERRY_CHECKPOINT_SECRET": _keyring,
     "KEYFERRY_SESSION_SECRET": _keyring,
     "KINGUIN_API_KEY": _token,
     "KINGUIN_WEBHOOK_SECRET": _token,

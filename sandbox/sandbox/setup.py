@@ -14,6 +14,8 @@ from sandbox.servers.postgres import SUPERUSER, database_url
 AUDIENCE = "keyferry"
 CLIENT_ID = "keyferry-edge"
 BUCKET = "keyferry"
+CHECKPOINT_BUCKET = "keyferry-checkpoints"
+LOG_ORIGIN = "localhost/keyferry/audit"
 SMTP_SCHEME = "smtp"
 
 # What a process of ours gets of the surroundings: enough to run, to use the machine's authorities and proxies when a

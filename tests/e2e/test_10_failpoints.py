@@ -34,7 +34,7 @@ ROUNDS_SECONDS = 240.0
 BESIDE_THE_ROAD = re.compile(
     r"kinguin_gateway\..*(return|top_up|switch|hold|replay_webhook|products|search|park|refuse|verify|postpone|balance"
     r"|release|find_orders|record_commit|stand|claim|look|read_order|withdraw)"
-    r"|consumer\.bury|housekeeping|outbox\.(streams|rebuild)"
+    r"|consumer\.bury|housekeeping|outbox\.(streams|rebuild)|audit\.fill_tree"
     r"|vault\.(revoke|shred|sweep|erase|rewrap|transit|seal\..*(rename|delete_late))"
     r"|vault\.release\..*failure|edge\.open\..*reveal|edge\.(webhook|fact)|settings"
     r"|fulfillment\.(?!(claim|plan|place|collect|mail|claim_mails)\.).*"

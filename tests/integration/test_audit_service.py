@@ -25,6 +25,7 @@ from keyferry.type.v1 import actor_pb2
 from sandbox.pki import Identity
 from sandbox.ports import free_port
 
+from tests.integration.audit_replicas import checkpoint_settings
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, ServiceProcess, eventually, fetch
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def make_replica(
             "DATABASE_URL": audit_database.service_url,
             "NATS_URL": streams,
             "KEYFERRY_AUDIT_SECRET": SECRET,
+            **checkpoint_settings(),
         }
         replica = AuditReplica(ServiceProcess("audit", tmp_path, environment), port)
         started.append(replica)
@@ -319,5 +321,6 @@ async def test_a_start_without_settings_says_which(tmp_path: Path) -> None:
     await eventually(process.has_ended)
     assert process.exit_status == 2
     said = process.log.read_text()
-    for name in ("KEYFERRY_SPELLING", "KEYFERRY_TLS_DIR", "KEYFERRY_AUDIT_SECRET", "DATABASE_URL", "NATS_URL"):
+    settings = ("KEYFERRY_TLS_DIR", "KEYFERRY_AUDIT_SECRET", "DATABASE_URL", "NATS_URL", *checkpoint_settings())
+    for name in ("KEYFERRY_SPELLING", *settings):
         assert f"{name} is not" in said

@@ -33,6 +33,7 @@ GOOD = {
     "GET /v1/orders/{order_id}/events": 200,
     "POST /v1/orders/{order_id}/keys/{key_id}/download-link": 200,
     "POST /v1/orders/{order_id}/keys/{key_id}/reveal": 200,
+    "GET /v1/audit/checkpoint": 200,
     "POST /webhooks/kinguin": 204,
 }
 

@@ -24,6 +24,8 @@ from chassis.tls import TlsFiles
 from gateway.domain.order import Amount, Customer, KeyRequest, Order, State
 from google.protobuf.timestamp_pb2 import Timestamp
 from joserfc import jwe
+from keyferry.audit.v1 import audit_service_pb2 as audit_messages
+from keyferry.audit.v1 import audit_service_pb2_grpc as audit_stubs
 from keyferry.events.v1 import kinguin_events_pb2
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
 from keyferry.fulfillment.v1 import fulfillment_pb2 as pb
@@ -40,6 +42,18 @@ from tests.unit.gateway.edge_fakes import AUDIENCE, FakeFulfillments, FakeIssuer
 SECRET = "hook-secret"
 STATUS = {"orderId": "S1", "status": "completed", "updatedAt": "2026-11-23T11:24:08.025+00:00"}
 METHODS = ("GetFulfillment", "ListFulfillments", "WatchFulfillment", "CreateDownloadLink", "RevealKey")
+
+
+NOTE = "keys.example.test/audit\n1\nAAAA\n\n\u2014 keys.example.test/audit AAAA\n"
+
+
+class Auditor(audit_stubs.AuditServiceServicer):
+    """As much of audit's contract as the edge has a use for."""
+
+    async def GetCheckpoint(
+        self, request: audit_messages.GetCheckpointRequest, context: object
+    ) -> audit_messages.GetCheckpointResponse:
+        return audit_messages.GetCheckpointResponse(note=NOTE)
 
 
 class Servicer(stubs.FulfillmentServiceServicer):
@@ -186,7 +200,16 @@ async def edge(
         services=["keyferry.fulfillment.v1.FulfillmentService"],
         registrars=[lambda server: stubs.add_FulfillmentServiceServicer_to_server(Servicer(orders), server)],
     )
+    auditor = Auditor()  # type: ignore[abstract] # the edge calls no other method
+    audit = GrpcServer(
+        listen="127.0.0.1:0",
+        tls=TlsFiles(pki["audit"].folder),
+        access={"GetCheckpoint": frozenset({"edge"})},
+        services=["keyferry.audit.v1.AuditService"],
+        registrars=[lambda server: audit_stubs.add_AuditServiceServicer_to_server(auditor, server)],
+    )
     await server.start()
+    await audit.start()
     port, private_port = free_port(), free_port()
     log = tmp_path / "edge.log"
     with log.open("wb") as output:
@@ -205,6 +228,7 @@ async def edge(
                 "PUBLIC_URL": f"http://localhost:{port}",
                 "KEYFERRY_HTTP_LISTEN": f"127.0.0.1:{port}",
                 "KEYFERRY_FULFILLMENT_ADDRESS": f"127.0.0.1:{server.port}",
+                "KEYFERRY_AUDIT_ADDRESS": f"127.0.0.1:{audit.port}",
                 "NATS_URL": own_nats_server.url,
                 "KEYFERRY_OBJECT_ORIGIN": "http://localhost:9",
                 "KINGUIN_WEBHOOK_SECRET": SECRET,
@@ -225,6 +249,7 @@ async def edge(
                 process.kill()
             await process.wait()
             await server.drain(0.1)
+            await audit.drain(0.1)
 
 
 async def until_ready(running: Running) -> None:
@@ -251,6 +276,11 @@ async def webhook_until(running: Running, status: int) -> httpx.Response:
         while (response := await post_webhook(running)).status_code != status:  # noqa: ASYNC110 # another process
             await asyncio.sleep(0.1)
     return response
+
+
+async def test_anybody_reads_the_checkpoint_of_audit(edge: Running) -> None:
+    response = await edge.client.get("/v1/audit/checkpoint")
+    assert (response.status_code, response.text) == (200, NOTE)
 
 
 async def test_an_order_is_read_over_mutual_tls(edge: Running, issuer: FakeIssuer) -> None:

@@ -225,6 +225,7 @@ async def edge(pki: Mapping[str, Identity], storm_nats: NatsServer, tmp_path: Pa
             "PUBLIC_URL": f"http://localhost:{port}",
             "KEYFERRY_HTTP_LISTEN": f"{HOST}:{port}",
             "KEYFERRY_FULFILLMENT_ADDRESS": f"{HOST}:9",
+            "KEYFERRY_AUDIT_ADDRESS": f"{HOST}:9",
             "NATS_URL": storm_nats.url,
             "KEYFERRY_OBJECT_ORIGIN": "http://localhost:9",
             "KINGUIN_WEBHOOK_SECRET": ",".join(SECRETS),

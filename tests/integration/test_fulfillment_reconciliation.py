@@ -248,7 +248,7 @@ async def test_what_only_our_rows_call_revoked_is_revoked_at_vault(shop: Shop) -
         "close.before_commit",
         "close.after_commit",
         "compare.after_commit",
-        "settle.after_commit",
+        "note_returns.after_commit",
         "before_give_back",
         "after_give_back",
         "mended.after_commit",

@@ -111,8 +111,9 @@ def test_it_starts_heals_survives_a_kill_and_stops(folder: Path) -> None:
     first.process.wait()
     assert alive(healed) == ALL - {"supervisor"}
 
-    third = Run(folder, "--no-sample")
+    third = Run(folder)
     again = third.wait_until_up()
+    assert re.search(r"A sample order of alice's: http://localhost:\d+/orders/S", third.output.read_text())
     assert alive(healed) == set()
     assert again["edge"] == endpoints["edge"]
     assert again["grpc"] == endpoints["grpc"]
@@ -120,16 +121,6 @@ def test_it_starts_heals_survives_a_kill_and_stops(folder: Path) -> None:
     assert third.interrupt() == 0
     assert alive(again) == set()
     assert not (folder / "endpoints.json").exists()
-
-
-def test_two_replicas_stand_side_by_side_and_an_order_is_delivered(folder: Path) -> None:
-    run = Run(folder, "--replicas", "2")
-    endpoints = run.wait_until_up()
-    assert set(endpoints["pids"]) == ALL | {f"{name}-2" for name in SERVICES - {"edge"}}
-    assert re.search(r"A sample order of alice's: http://localhost:\d+/orders/S", run.output.read_text())
-    shown = cli("demo", folder)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert run.interrupt() == 0
 
 
 def test_the_demo_shows_every_step_and_each_has_held(folder: Path) -> None:

@@ -37,7 +37,7 @@ class Rows:
     async def shred(self, record: KeyRecord) -> None:
         async with self.keys.transaction() as transaction:
             await transaction.revoke([record.key_id], now=NOON)
-            await transaction.shred(record.key_id, now=NOON)
+            await transaction.shred([record.key_id], now=NOON, delete_at=NOON)
 
     async def dek(self, record: KeyRecord) -> WrappedDek | None:
         async with self.keys.transaction() as transaction:

@@ -32,6 +32,7 @@ from sandbox.servers.s3 import S3Server
 from vault.__main__ import assemble
 from vault.config import Settings
 
+from tests.integration.audit_replicas import checkpoint_settings
 from tests.integration.conftest import S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY
 from tests.integration.real_servers import (
     REPOSITORY,
@@ -82,6 +83,7 @@ async def run_audit(
         "DATABASE_URL": database.service_url,
         "NATS_URL": audit.nats_url,
         "KEYFERRY_AUDIT_SECRET": f"v1:{a_secret(9)}",
+        **checkpoint_settings(),
     }
     process = ServiceProcess("audit", tmp_path_factory.mktemp("audit"), environment)
     process.start()

@@ -41,6 +41,8 @@ class Bug:
 
     name: str
     changes: Sequence[tuple[Any, str, Any]]
+    # A seed shortly before the first that notices it: a short search begins there.
+    near: int = 0
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -225,7 +227,11 @@ async def _seal_unsettled(self: operating.Operating, *_: object) -> None:
 BUGS = [
     Bug("the inbox is written before its effect", [(rows.Transaction, "is_first", _inbox_alone)]),
     Bug("events are published after the commit", [(rows.Transaction, "commit", _publish_after_commit)]),
-    Bug("an opening is noted without its order's lock", [(collecting.Openings, "key_opened", _opened_unlocked)]),
+    Bug(
+        "an opening is noted without its order's lock",
+        [(collecting.Openings, "key_opened", _opened_unlocked)],
+        near=670,
+    ),
     Bug("a doubt is taken for a refusal", [(buying.Buyer, "_placed", _doubt_is_refusal)]),
     Bug(
         "a search that failed proves absence",
@@ -234,14 +240,17 @@ BUGS = [
             (guard, "proves_absence", _failure_proves_absence),
             (gateway_rows.GatewayRows, "record_absent", _record_any_absence),
         ],
+        near=2450,
     ),
     Bug(
         "absence is believed before the supplier's bounds",
         [(guard.Bounds, "total", property(lambda bounds: bounds.commit / 8))],
+        near=1750,
     ),
     Bug(
         "a 5xx is taken for a refusal",
         [(guard, "OUTCOMES", {**guard.OUTCOMES, AnswerKind.SERVER_FAULT: Outcome.REFUSED})],
+        near=740,
     ),
     Bug("a purchase has a new reference each time", [(buying.Buyer, "place", _place_anew)]),
     Bug("keys go back that were never revoked", [(taking_back.Taker, "_revoke", _nothing_revoked)]),
@@ -249,7 +258,7 @@ BUGS = [
         "keys are destroyed before their return is certain",
         [_table(_but(State.REVOKING, Signal.KEYS_REVOKED, state=State.SHREDDING))],
     ),
-    Bug("the money is asked for under a new number", [(moving, "uuid", _NewNumbers)]),
+    Bug("the money is asked for under a new number", [(moving, "uuid", _NewNumbers)], near=550),
     Bug(
         "the money is asked for while it is in doubt",
         [_table(_but(State.WITHDRAWING, Signal.ORDER_IN_DOUBT, state=State.CANCELED, effect=Effect.MONEY_BACK))],
@@ -258,14 +267,14 @@ BUGS = [
         "what is canceled is never withdrawn",
         [_table(_but(State.PURCHASING, Signal.GIVEN_UP_UNBOUGHT, state=State.CANCELED, effect=Effect.MONEY_BACK))],
     ),
-    Bug("keys that come after giving up can be opened", [(arriving, "_wanted", _open_what_comes)]),
+    Bug("keys that come after giving up can be opened", [(arriving, "_wanted", _open_what_comes)], near=720),
     Bug("what is unreadable hides the keys that are not", [(collecting, "_store", _store_unless_unreadable)]),
     Bug("vault is not asked what it has before all is over", [(taking_back, "strays", _nothing_astray)]),
     Bug("what nobody noticed is never given back", [(returning.Returner, "_ask_surplus", _know_nothing_else)]),
     Bug("only the first key of each page is kept", [(rows.Transaction, "add_keys", _add_some_keys)]),
     Bug("a mail is wanted for every key", [(rows.Transaction, "want_mail", _want_a_mail_each)]),
     Bug("a lease outlives its dead holder", [(rows.Transaction, "lease", _lease_for_ever)]),
-    Bug("a delivery by hand settles nothing", [(operating.Operating, "_settle", _seal_unsettled)]),
+    Bug("a delivery by hand settles nothing", [(operating.Operating, "_settle", _seal_unsettled)], near=2280),
     Bug(
         "no money is asked for what never comes", [_table(_but(State.AWAITING_KEYS, Signal.NO_MORE_KEYS, effect=None))]
     ),

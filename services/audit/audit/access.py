@@ -7,4 +7,8 @@ ACCESS: AccessList = {
     "EraseCustomer": frozenset({"edge", "fulfillment", "shop"}),
     "ExportEntries": frozenset({"edge", "shop"}),
     "ListEntries": frozenset({"edge", "shop"}),
+    "GetCheckpoint": frozenset({"edge", "shop"}),
+    "GetInclusionProof": frozenset({"edge", "shop"}),
+    "GetConsistencyProof": frozenset({"edge", "shop"}),
+    "VerifyLog": frozenset({"edge", "shop"}),
 }

@@ -14,6 +14,7 @@ import structlog
 from chassis.errors import RequestIdReused, ServiceUnavailable
 
 from audit.domain.entry import Appended, Draft, Place, canonical_entry, leaf_hash, next_place
+from audit.growing import grow_tree
 from audit.ports import EarlierAppend, Log, LogTransaction, NewEntry, Person, PersonKeys
 
 logger = structlog.get_logger(__name__)
@@ -29,7 +30,7 @@ Result = Appended | RequestIdReused
 
 
 async def append_drafts(log: LogTransaction, keys: PersonKeys, drafts: Sequence[Draft]) -> list[Result]:
-    """Append drafts in their order, within a transaction that the caller commits.
+    """Append drafts in their order, and grow the tree by them, within a transaction that the caller commits.
 
     A draft whose id was appended before is not appended again: its result is the place it got then, or an error when
     it was another message.
@@ -51,6 +52,8 @@ async def append_drafts(log: LogTransaction, keys: PersonKeys, drafts: Sequence[
         results.append(entry.appended)
     if fresh:
         await log.add_entries(fresh)
+        first = fresh[0].appended.sequence
+        await grow_tree(log, first, [entry.appended.leaf_hash for entry in fresh])
     return results
 
 

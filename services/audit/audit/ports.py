@@ -1,6 +1,6 @@
 """What the log needs from outside, in its own words."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from audit.domain.entry import Actor, ActorType, Appended, Entry, Place
 from audit.domain.filters import Filters
+from audit.domain.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,14 @@ class LogTransaction(Protocol):
         """Store entries. Only within a turn."""
         ...
 
+    async def hashes(self, nodes: Collection[Node]) -> Mapping[Node, bytes]:
+        """Return the stored hashes of these subtrees, without those that are not there; at level 0 of entries."""
+        ...
+
+    async def add_subtrees(self, subtrees: Mapping[Node, bytes]) -> None:
+        """Store the hashes of subtrees that have become perfect. Only within a turn."""
+        ...
+
     async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
         """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""
         ...
@@ -109,6 +118,111 @@ class Log(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[LogTransaction]:
         """Begin a transaction; it is committed when the block ends, and nothing happened when the block raises."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry as it lies there, nothing of it checked."""
+
+    sequence: int
+    canonical: str
+    leaf_hash: bytes
+
+
+class TreeReading(Protocol):
+    """A look at the stored tree. What is there never changes, so that one look needs no snapshot."""
+
+    async def entry_count(self) -> int:
+        """Return how many entries the log has: one more than the last one's sequence."""
+        ...
+
+    async def filled(self) -> int:
+        """Return how many entries the stored subtrees of two entries reach; a tree of one more needs no other."""
+        ...
+
+    async def hashes(self, nodes: Collection[Node]) -> Mapping[Node, bytes]:
+        """Return the stored hashes of these subtrees, without those that are not there; at level 0 of entries."""
+        ...
+
+    async def stored_entries(self, start: int, *, limit: int) -> Sequence[StoredEntry]:
+        """Return entries by sequence, from `start` on."""
+        ...
+
+
+class TreeFilling(TreeReading, Protocol):
+    """A turn in the log to add to its tree what is missing. Durable once it ends well."""
+
+    async def leaf_hashes(self, start: int, *, limit: int) -> Sequence[bytes]:
+        """Return the leaf hashes of so many sequences from `start` on: fewer where entries are missing."""
+        ...
+
+    async def add_subtrees(self, subtrees: Mapping[Node, bytes]) -> None:
+        """Store the hashes of subtrees."""
+        ...
+
+
+class Tree(Protocol):
+    """The Merkle tree over the log. Raises ServiceUnavailable while it cannot be reached."""
+
+    def reading(self) -> AbstractAsyncContextManager[TreeReading]:
+        """Look at the tree; nobody is kept waiting."""
+        ...
+
+    def filling(self) -> AbstractAsyncContextManager[TreeFilling]:
+        """Wait until nobody appends, and keep others waiting until the block ends."""
+        ...
+
+
+class CheckpointExists(Exception):
+    """A checkpoint of this size was published before; nothing was written."""
+
+
+class CheckpointStore(Protocol):
+    """Where signed checkpoints are published, each once. Raises CheckpointStoreUnavailable when it does not answer."""
+
+    async def publish(self, size: int, note: str) -> None:
+        """Publish the checkpoint of a size. Raises CheckpointExists."""
+        ...
+
+    async def read(self, size: int) -> str:
+        """Return a published checkpoint. Raises CheckpointMissing."""
+        ...
+
+    async def newest_size(self) -> int | None:
+        """Return the largest published size; None when nothing was published."""
+        ...
+
+    def notes(self) -> AsyncIterator[tuple[int, str]]:
+        """Yield every published checkpoint with the size that it was published for, the smallest first.
+
+        One that is taken away meanwhile is the empty text, which is no note.
+        """
+        ...
+
+
+class CheckpointMissing(Exception):
+    """There is no checkpoint of this size."""
+
+
+class Notary(Protocol):
+    """The log's signing keys."""
+
+    @property
+    def verifier_keys(self) -> Sequence[str]:
+        """Return the public keys as C2SP verifier keys, the one of the active version first."""
+        ...
+
+    def sign(self, text: str) -> str:
+        """Return the text as a signed note."""
+        ...
+
+    def open(self, note: str) -> str:
+        """Return the text of a note that one of our keys has signed. Raises NoteUnproven."""
+        ...
+
+
+class NoteUnproven(Exception):
+    """No key of ours has signed this note, or a signature under one of their names is wrong."""
 
 
 class PersonKeys(Protocol):

@@ -124,8 +124,9 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     for name, (stream, handled) in consumed.items():
         consumer = Consumer(client=client, database=database, stream=stream, name=name, handlers=handled)
         process.spawn(name, consumer.run)
-    for name, each in {"purchases": first, "purchases of many": later, "mails": mails, "notices": noticed}.items():
-        process.spawn(name, each.run)
+    runs = {"purchases": first.run, "purchases of many": later.run, "mails": mails.run, "notices": noticed.run}
+    for name, run in runs.items():
+        process.spawn(name, run)
     process.spawn("notifications", NotificationListener(url, {CHANGED: watching.changed, DUE: wake}).run)
     process.spawn("outbox relay", Relay(database, outbox, client).run)
     process.spawn("housekeeping", Housekeeper(database, [TOLD_NOTICES]).run)

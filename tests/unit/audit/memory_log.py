@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from audit.domain.entry import Entry, Place, read_entry
 from audit.domain.filters import Filters
+from audit.domain.tree import Node
 from audit.ports import EarlierAppend, Line, NewEntry, Person
 from chassis.errors import ServiceUnavailable
 
@@ -18,6 +19,7 @@ class MemoryLog:
 
     stored: list[NewEntry] = field(default_factory=list)
     persons: dict[bytes, Person] = field(default_factory=dict)
+    subtrees: dict[Node, bytes] = field(default_factory=dict)
     now: datetime = datetime(2026, 1, 2, tzinfo=UTC)
     away: bool = False
     poison: str = "order-\x00"
@@ -27,8 +29,7 @@ class MemoryLog:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["MemoryTransaction"]:
-        if self.away:
-            raise ServiceUnavailable("the log does not answer")
+        self.check_there()
         transaction = MemoryTransaction(self)
         try:
             yield transaction
@@ -38,9 +39,14 @@ class MemoryLog:
             for lookup in transaction.forgotten:
                 self.persons.pop(lookup, None)
             self.struck += transaction.struck
+            self.subtrees.update(transaction.new_subtrees)
             self.commits += 1
         finally:
             transaction.end()
+
+    def check_there(self) -> None:
+        if self.away:
+            raise ServiceUnavailable("the log does not answer")
 
 
 class MemoryTransaction:
@@ -53,6 +59,7 @@ class MemoryTransaction:
         self.new_persons: dict[bytes, Person] = {}
         self.forgotten: list[bytes] = []
         self.struck: list[str] = []
+        self.new_subtrees: dict[Node, bytes] = {}
 
     def end(self) -> None:
         if self._has_turn:
@@ -89,6 +96,17 @@ class MemoryTransaction:
             if read_entry(entry.canonical, b"").order_id == self._log.poison:
                 raise ValueError("cannot be stored")
         self.new_entries += entries
+
+    async def hashes(self, nodes: Collection[Node]) -> Mapping[Node, bytes]:
+        entries = [*self._log.stored, *self.new_entries]
+        return stored_hashes(entries, {**self._log.subtrees, **self.new_subtrees}, nodes)
+
+    async def add_subtrees(self, subtrees: Mapping[Node, bytes]) -> None:
+        known = {**self._log.subtrees, **self.new_subtrees}
+        for node in subtrees:
+            if node in known:
+                raise KeyError(node)
+        self.new_subtrees.update(subtrees)
 
     async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
         all_entries = (read_entry(entry.canonical, entry.appended.leaf_hash) for entry in self._log.stored)
@@ -131,3 +149,12 @@ class MemoryTransaction:
 
     def _all_entries(self) -> list[NewEntry]:
         return [*self._log.stored, *self.new_entries]
+        return {**self._log.persons, **self.new_persons}
+
+
+def stored_hashes(
+    entries: Sequence[NewEntry], subtrees: Mapping[Node, bytes], nodes: Collection[Node]
+) -> dict[Node, bytes]:
+    leaves = {entry.appended.sequence: entry.appended.leaf_hash for entry in entries}
+    known = {node: leaves.get(node.index) if node.level == 0 else subtrees.get(node) for node in nodes}
+    return {node: digest for node, digest in known.items() if digest is not None}

@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from chassis.settings import (
 from pydantic import Field
 
 SECRET = base64.urlsafe_b64encode(bytes(range(32))).decode()
-OTHER_SECRET = base64.urlsafe_b64encode(bytes(range(32, 64))).decode()
+OTHER_SECRET = base64.urlsafe_b64encode(hashlib.sha256(b"other").digest()).decode()
 
 
 class ExampleSettings(ServiceSettings):

@@ -165,6 +165,17 @@ def encrypt_to(recipient_jwk: bytes, plaintext: bytes, **header: str) -> str:
     return jwe.encrypt_compact(protected, plaintext, ECKey.import_key(json.loads(recipient_jwk)), algorithms)
 
 
+class FakeCheckpoints:
+    def __init__(self) -> None:
+        self.note = "keys.example.test/audit\n1\nAAAA\n\n\u2014 keys.example.test/audit AAAA\n"
+        self.failure: KeyferryError | None = None
+
+    async def newest(self) -> str:
+        if self.failure is not None:
+            raise self.failure
+        return self.note
+
+
 class FakeWebhooks:
     def __init__(self) -> None:
         self.stored: list[WebhookHint] = []
@@ -262,6 +273,7 @@ class World:
 
     clock: FakeClock = field(default_factory=FakeClock)
     fulfillments: FakeFulfillments = field(default_factory=FakeFulfillments)
+    checkpoints: FakeCheckpoints = field(default_factory=FakeCheckpoints)
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     facts: FakeFacts = field(default_factory=FakeFacts)
     limits: dict[str, str] = field(default_factory=dict)
@@ -291,6 +303,7 @@ class World:
             audience=AUDIENCE,
             clock=self.clock,
             fulfillments=self.fulfillments,
+            checkpoints=self.checkpoints,
             webhooks=self.webhooks,
             webhook_proofs=WebhookProofs([WEBHOOK_SECRET.encode(), b"hook-secret-old"], self.signature_secrets),
             verifier=verifier,

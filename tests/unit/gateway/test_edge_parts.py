@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "PUBLIC_URL": "https://keys.example.com/",
     "KEYFERRY_HTTP_LISTEN": "127.0.0.1:8080",
     "KEYFERRY_FULFILLMENT_ADDRESS": "10.0.0.1:7001,10.0.0.2:7001",
+    "KEYFERRY_AUDIT_ADDRESS": "10.0.0.3:7001",
     "NATS_URL": "nats://127.0.0.1:4222",
     "KEYFERRY_OBJECT_ORIGIN": "http://localhost:9000",
     "KINGUIN_WEBHOOK_SECRET": "one, two",

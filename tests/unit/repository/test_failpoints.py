@@ -57,12 +57,16 @@ READING = {
     "digest",
     "earlier_answer",
     "earlier_appends",
+    "entry_count",
+    "filled",
+    "hashes",
     "key",
     "key_by_source",
     "load",
     "page",
     "page_of_entries",
     "payments",
+    "stored_entries",
 }
 READING_PREFIXES = ("read_", "_read_", "_status", "_keys", "_product_names")
 SQL_READING = re.compile(r"\s*SELECT\b", re.IGNORECASE)

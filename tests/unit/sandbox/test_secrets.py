@@ -32,6 +32,7 @@ def test_keyrings_are_strong_enough_for_the_services(tmp_path: Path) -> None:
         "KEY_ENCRYPTION_SECRET",
         "KEYFERRY_DIGEST_SECRET",
         "KEYFERRY_AUDIT_SECRET",
+        "KEYFERRY_CHECKPOINT_SECRET",
         "KEYFERRY_SESSION_SECRET",
     ):
         assert Keyring.parse(known[name]).active == "v1"

@@ -59,5 +59,6 @@ def test_a_seed_lives_the_same_history_again() -> None:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_noticed(bug: Bug) -> None:
+    first = 0 if IS_FULL else bug.near
     with bug.planted():
-        assert any(judged(seed)[1] for seed in range(MOST_HISTORIES))
+        assert any(judged(seed)[1] for seed in range(first, MOST_HISTORIES))

@@ -118,3 +118,20 @@ def test_secrets_may_come_as_files(environment: pytest.MonkeyPatch, tmp_path: Pa
     environment.delenv("KEY_ENCRYPTION_SECRET")
     environment.setenv("KEY_ENCRYPTION_SECRET_FILE", str(path))
     assert Settings.load().key_encryption_secret.active == "v5"
+
+
+@pytest.mark.parametrize(("opened", "unopened"), [("30", "29"), ("5000", None)], ids=["fewer", "fewer by default"])
+def test_what_nobody_opened_is_not_kept_for_less_long(
+    environment: pytest.MonkeyPatch, opened: str, unopened: str | None
+) -> None:
+    environment.setenv("KEYFERRY_RETENTION_DAYS", opened)
+    if unopened is not None:
+        environment.setenv("KEYFERRY_UNOPENED_RETENTION_DAYS", unopened)
+    with pytest.raises(SettingsError, match="KEYFERRY_UNOPENED_RETENTION_DAYS is wrong: must not be fewer than"):
+        Settings.load()
+
+
+@pytest.mark.usefixtures("environment")
+def test_keys_are_kept_for_a_year_and_unopened_ones_for_four() -> None:
+    retention = Settings.load().retention()
+    assert (retention.opened.days, retention.unopened.days) == (365, 1461)

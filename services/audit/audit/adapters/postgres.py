@@ -6,18 +6,17 @@ from datetime import datetime
 
 from chassis.database import Database, database_now
 from chassis.failpoints import failpoint
-from sqlalchemy import ARRAY, BigInteger, LargeBinary, cast, func, insert, select, text
+from sqlalchemy import ARRAY, BigInteger, LargeBinary, cast, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.adapters.dead_letters import strike_customer
 from audit.adapters.searching import entries_statement, first_at_statement
 from audit.adapters.tables import ENTRY, PERSON
+from audit.adapters.tree import insert_subtrees, select_hashes, take_turn
 from audit.domain.entry import Appended, Entry, Place, read_entry
 from audit.domain.filters import Filters
+from audit.domain.tree import Node
 from audit.ports import EarlierAppend, Line, LogTransaction, NewEntry, Person
-
-# Any number does, as long as everybody who appends to this database, now and later, takes the same one.
-APPEND_TURN = 0x6B66_6175
 
 
 class PostgresLog:
@@ -43,7 +42,7 @@ class PostgresLogTransaction:
 
     async def take_turn(self) -> tuple[Place | None, datetime]:
         """Take the lock, then look: a statement that did both would see what was there before it waited."""
-        await self._connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": APPEND_TURN})
+        await take_turn(self._connection)
         last = (
             await self._connection.execute(
                 select(ENTRY.c.canonical, ENTRY.c.leaf_hash).order_by(ENTRY.c.sequence.desc()).limit(1)
@@ -99,6 +98,14 @@ class PostgresLogTransaction:
             for entry in entries
         ]
         await self._connection.execute(insert(ENTRY), rows)
+
+    async def hashes(self, nodes: Collection[Node]) -> Mapping[Node, bytes]:
+        """Return the stored hashes of these subtrees, without those that are not there; at level 0 of entries."""
+        return await select_hashes(self._connection, nodes)
+
+    async def add_subtrees(self, subtrees: Mapping[Node, bytes]) -> None:
+        """Store the hashes of subtrees that have become perfect."""
+        await insert_subtrees(self._connection, subtrees)
 
     async def entries(self, filters: Filters, *, actor_ids: Collection[str], after: int, limit: int) -> Sequence[Entry]:
         """Return entries by sequence, from the one after `after`; `actor_ids` are the forms the actor may have."""

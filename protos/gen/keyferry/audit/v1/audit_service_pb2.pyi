@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from keyferry.type.v1 import actor_pb2 as _actor_pb2
 import builtins as _builtins
 import sys
@@ -407,3 +408,299 @@ class EraseCustomerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseCustomerResponse: _TypeAlias = EraseCustomerResponse  # noqa: Y015
+
+@_typing.final
+class GetCheckpointRequest(_message.Message):
+    """Asks for the present checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class GetCheckpointResponse(_message.Message):
+    """A checkpoint of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEYS_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """The checkpoint as a signed note, in UTF-8: C2SP tlog-checkpoint and signed-note, Ed25519."""
+    tree_size: _builtins.int
+    """How many entries it covers."""
+    root_hash: _builtins.bytes
+    """SHA-256 root hash over them, 32 bytes."""
+    @_builtins.property
+    def verifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The log's public keys as C2SP verifier keys (`name+hash+base64`), the active one first. Compare them once with those that
+        you were given by another way: whoever could forge the note could forge them too.
+        """
+
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+        tree_size: _builtins.int = ...,
+        root_hash: _builtins.bytes = ...,
+        verifier_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "root_hash", b"root_hash", "tree_size", b"tree_size", "verifier_keys", b"verifier_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class GetInclusionProofRequest(_message.Message):
+    """Asks for the proof of one entry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The entry's position in the log, from 0: its leaf index."""
+    tree_size: _builtins.int
+    """The size of the log that it is to be proven for, from a checkpoint; above `sequence`. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInclusionProofRequest: _TypeAlias = GetInclusionProofRequest  # noqa: Y015
+
+@_typing.final
+class GetInclusionProofResponse(_message.Message):
+    """The proof of one entry, at most 2 kB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    leaf_hash: _builtins.bytes
+    """The entry's leaf hash: SHA-256 over 0x00 and the canonical entry, 32 bytes."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The audit path from the leaf up, 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        leaf_hash: _builtins.bytes = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "leaf_hash", b"leaf_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInclusionProofResponse: _TypeAlias = GetInclusionProofResponse  # noqa: Y015
+
+@_typing.final
+class GetConsistencyProofRequest(_message.Message):
+    """Asks for the proof that two checkpoints are of one log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_TREE_SIZE_FIELD_NUMBER: _builtins.int
+    SECOND_TREE_SIZE_FIELD_NUMBER: _builtins.int
+    first_tree_size: _builtins.int
+    """The smaller size, at least 1. REQUIRED."""
+    second_tree_size: _builtins.int
+    """The larger size. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        first_tree_size: _builtins.int = ...,
+        second_tree_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_tree_size", b"first_tree_size", "second_tree_size", b"second_tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsistencyProofRequest: _TypeAlias = GetConsistencyProofRequest  # noqa: Y015
+
+@_typing.final
+class GetConsistencyProofResponse(_message.Message):
+    """The proof that the log of the first size is the beginning of the log of the second, at most 2 kB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The proof's hashes, 32 bytes each; none where the sizes are the same."""
+
+    def __init__(
+        self,
+        *,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  # noqa: Y015
+
+@_typing.final
+class VerifyLogRequest(_message.Message):
+    """Asks to verify the whole log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLogRequest: _TypeAlias = VerifyLogRequest  # noqa: Y015
+
+@_typing.final
+class VerifyLogResponse(_message.Message):
+    """How far the walk is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIED_ENTRIES_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    COMPARED_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    verified_entries: _builtins.int
+    """Entries that were found sound."""
+    tree_size: _builtins.int
+    """Entries that the log had when the walk began."""
+    compared_checkpoints: _builtins.int
+    """Published checkpoints that the log was compared with."""
+    @_builtins.property
+    def verdict(self) -> Global___LogVerdict:
+        """What the walk came to. Only in the last message."""
+
+    def __init__(
+        self,
+        *,
+        verified_entries: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
+        compared_checkpoints: _builtins.int = ...,
+        verdict: Global___LogVerdict | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_checkpoints", b"compared_checkpoints", "tree_size", b"tree_size", "verdict", b"verdict", "verified_entries", b"verified_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLogResponse: _TypeAlias = VerifyLogResponse  # noqa: Y015
+
+@_typing.final
+class LogVerdict(_message.Message):
+    """What a walk through the log came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Finding:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LogVerdict._Finding.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FINDING_UNSPECIFIED: LogVerdict._Finding.ValueType  # 0
+        """Not told."""
+        FINDING_SOUND: LogVerdict._Finding.ValueType  # 1
+        """Every entry, every stored hash and every published checkpoint agree."""
+        FINDING_ENTRY_MISSING: LogVerdict._Finding.ValueType  # 2
+        """There is no entry of `bad_sequence`."""
+        FINDING_ENTRY_CHANGED: LogVerdict._Finding.ValueType  # 3
+        """The entry is not the one whose hash is stored, or stands in another's place."""
+        FINDING_HASH_CHANGED: LogVerdict._Finding.ValueType  # 4
+        """A stored hash over two or more entries, the first of which is `bad_sequence`, is missing or not theirs."""
+        FINDING_CHECKPOINT_MISMATCH: LogVerdict._Finding.ValueType  # 5
+        """The log of `checkpoint_size` entries is not the one that was published; what differs is at `bad_sequence` or after it."""
+        FINDING_CHECKPOINT_UNPROVEN: LogVerdict._Finding.ValueType  # 6
+        """What is published under `checkpoint_size` was not signed by the log's keys for that size."""
+        FINDING_LOG_TRUNCATED: LogVerdict._Finding.ValueType  # 7
+        """A checkpoint of `checkpoint_size` is published, and the log ends before `bad_sequence`."""
+
+    class Finding(_Finding, metaclass=_FindingEnumTypeWrapper):
+        """What a walk finds first."""
+
+    FINDING_UNSPECIFIED: LogVerdict.Finding.ValueType  # 0
+    """Not told."""
+    FINDING_SOUND: LogVerdict.Finding.ValueType  # 1
+    """Every entry, every stored hash and every published checkpoint agree."""
+    FINDING_ENTRY_MISSING: LogVerdict.Finding.ValueType  # 2
+    """There is no entry of `bad_sequence`."""
+    FINDING_ENTRY_CHANGED: LogVerdict.Finding.ValueType  # 3
+    """The entry is not the one whose hash is stored, or stands in another's place."""
+    FINDING_HASH_CHANGED: LogVerdict.Finding.ValueType  # 4
+    """A stored hash over two or more entries, the first of which is `bad_sequence`, is missing or not theirs."""
+    FINDING_CHECKPOINT_MISMATCH: LogVerdict.Finding.ValueType  # 5
+    """The log of `checkpoint_size` entries is not the one that was published; what differs is at `bad_sequence` or after it."""
+    FINDING_CHECKPOINT_UNPROVEN: LogVerdict.Finding.ValueType  # 6
+    """What is published under `checkpoint_size` was not signed by the log's keys for that size."""
+    FINDING_LOG_TRUNCATED: LogVerdict.Finding.ValueType  # 7
+    """A checkpoint of `checkpoint_size` is published, and the log ends before `bad_sequence`."""
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    BAD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    finding: Global___LogVerdict.Finding.ValueType
+    """What was found first."""
+    bad_sequence: _builtins.int
+    """The first entry that cannot be vouched for; absent where all can."""
+    checkpoint_size: _builtins.int
+    """The size of the checkpoint that showed it, where one did."""
+    root_hash: _builtins.bytes
+    """SHA-256 root hash over the entries that were found sound, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        finding: Global___LogVerdict.Finding.ValueType = ...,
+        bad_sequence: _builtins.int | None = ...,
+        checkpoint_size: _builtins.int | None = ...,
+        root_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bad_sequence", b"_bad_sequence", "_checkpoint_size", b"_checkpoint_size", "bad_sequence", b"bad_sequence", "checkpoint_size", b"checkpoint_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bad_sequence", b"_bad_sequence", "_checkpoint_size", b"_checkpoint_size", "bad_sequence", b"bad_sequence", "checkpoint_size", b"checkpoint_size", "finding", b"finding", "root_hash", b"root_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bad_sequence: _TypeAlias = _typing.Literal["bad_sequence"]  # noqa: Y015
+    _WhichOneofArgType__bad_sequence: _TypeAlias = _typing.Literal["_bad_sequence", b"_bad_sequence"]  # noqa: Y015
+    _WhichOneofReturnType__checkpoint_size: _TypeAlias = _typing.Literal["checkpoint_size"]  # noqa: Y015
+    _WhichOneofArgType__checkpoint_size: _TypeAlias = _typing.Literal["_checkpoint_size", b"_checkpoint_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bad_sequence) -> _WhichOneofReturnType__bad_sequence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoint_size) -> _WhichOneofReturnType__checkpoint_size | None: ...
+
+Global___LogVerdict: _TypeAlias = LogVerdict  # noqa: Y015

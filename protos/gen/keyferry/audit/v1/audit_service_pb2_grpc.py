@@ -58,6 +58,26 @@ class AuditServiceStub:
                 request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
                 response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
                 _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/keyferry.audit.v1.AuditService/GetCheckpoint',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/keyferry.audit.v1.AuditService/GetInclusionProof',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofResponse.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/keyferry.audit.v1.AuditService/GetConsistencyProof',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.FromString,
+                _registered_method=True)
+        self.VerifyLog = channel.unary_stream(
+                '/keyferry.audit.v1.AuditService/VerifyLog',
+                request_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.SerializeToString,
+                response_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -102,6 +122,37 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCheckpoint(self, request, context):
+        """Signs what the log is now. It always continues what was published; where it does not, nothing is signed: DATA_LOSS,
+        reason LOG_INCONSISTENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """Proves that an entry is in the log of a size, RFC 9162 section 2.1.3.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """Proves that the log of one size is the beginning of the log of another, RFC 9162 section 2.1.4.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLog(self, request, context):
+        """Walks through the whole log, hashes it anew and compares it with every stored hash and every published checkpoint. Streams
+        progress; the last message has the verdict. One walk at a time and replica. Its cost grows with the log: give it a deadline
+        of minutes for a million entries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +175,26 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.EraseCustomer,
                     request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.FromString,
                     response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'VerifyLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyLog,
+                    request_deserializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.FromString,
+                    response_serializer=keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -238,6 +309,114 @@ class AuditService:
             '/keyferry.audit.v1.AuditService/EraseCustomer',
             keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerRequest.SerializeToString,
             keyferry_dot_audit_dot_v1_dot_audit__service__pb2.EraseCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/GetCheckpoint',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/GetInclusionProof',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/GetConsistencyProof',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyferry.audit.v1.AuditService/VerifyLog',
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogRequest.SerializeToString,
+            keyferry_dot_audit_dot_v1_dot_audit__service__pb2.VerifyLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

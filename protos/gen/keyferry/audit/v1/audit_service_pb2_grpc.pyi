@@ -55,6 +55,19 @@ class AuditServiceStub:
     answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
     reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
     """
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
+    """Signs what the log is now. It always continues what was published; where it does not, nothing is signed: DATA_LOSS,
+    reason LOG_INCONSISTENT.
+    """
+    GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetInclusionProofRequest, _audit_service_pb2.GetInclusionProofResponse]
+    """Proves that an entry is in the log of a size, RFC 9162 section 2.1.3."""
+    GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]
+    """Proves that the log of one size is the beginning of the log of another, RFC 9162 section 2.1.4."""
+    VerifyLog: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.VerifyLogRequest, _audit_service_pb2.VerifyLogResponse]
+    """Walks through the whole log, hashes it anew and compares it with every stored hash and every published checkpoint. Streams
+    progress; the last message has the verdict. One walk at a time and replica. Its cost grows with the log: give it a deadline
+    of minutes for a million entries.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -82,6 +95,19 @@ class AuditServiceAsyncStub(AuditServiceStub):
     customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
     answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
     reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+    """
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
+    """Signs what the log is now. It always continues what was published; where it does not, nothing is signed: DATA_LOSS,
+    reason LOG_INCONSISTENT.
+    """
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetInclusionProofRequest, _audit_service_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
+    """Proves that an entry is in the log of a size, RFC 9162 section 2.1.3."""
+    GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetConsistencyProofRequest, _audit_service_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
+    """Proves that the log of one size is the beginning of the log of another, RFC 9162 section 2.1.4."""
+    VerifyLog: _aio.UnaryStreamMultiCallable[_audit_service_pb2.VerifyLogRequest, _audit_service_pb2.VerifyLogResponse]  # type: ignore[assignment]
+    """Walks through the whole log, hashes it anew and compares it with every stored hash and every published checkpoint. Streams
+    progress; the last message has the verdict. One walk at a time and replica. Its cost grows with the log: give it a deadline
+    of minutes for a million entries.
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -131,6 +157,43 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         customer. What is appended about the customer later is under a new pseudonym and key. Idempotent by `request_id`: a repeat
         answers with the entry first written and does not forget what was appended since; with another body it is ALREADY_EXISTS,
         reason REQUEST_ID_REUSED. A customer whom the log does not know is no error.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: _audit_service_pb2.GetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetCheckpointResponse]]:
+        """Signs what the log is now. It always continues what was published; where it does not, nothing is signed: DATA_LOSS,
+        reason LOG_INCONSISTENT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: _audit_service_pb2.GetInclusionProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetInclusionProofResponse, _abc.Awaitable[_audit_service_pb2.GetInclusionProofResponse]]:
+        """Proves that an entry is in the log of a size, RFC 9162 section 2.1.3."""
+
+    @_abc_1.abstractmethod
+    def GetConsistencyProof(
+        self,
+        request: _audit_service_pb2.GetConsistencyProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetConsistencyProofResponse, _abc.Awaitable[_audit_service_pb2.GetConsistencyProofResponse]]:
+        """Proves that the log of one size is the beginning of the log of another, RFC 9162 section 2.1.4."""
+
+    @_abc_1.abstractmethod
+    def VerifyLog(
+        self,
+        request: _audit_service_pb2.VerifyLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.VerifyLogResponse], _abc.AsyncIterator[_audit_service_pb2.VerifyLogResponse]]:
+        """Walks through the whole log, hashes it anew and compares it with every stored hash and every published checkpoint. Streams
+        progress; the last message has the verdict. One walk at a time and replica. Its cost grows with the log: give it a deadline
+        of minutes for a million entries.
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
