@@ -30,7 +30,7 @@ from sandbox.pki import Identity
 from sandbox.ports import free_port
 from sandbox.servers.s3 import S3Server
 
-from tests.integration.audit_replicas import CHECKPOINT_SECRET, ORIGIN, checkpoint_settings, tamper
+from tests.integration.audit_replicas import CHECKPOINT_SECRET, ORIGIN, checkpoint_settings, log_size, tamper
 from tests.integration.conftest import S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, ServiceProcess, eventually, fetch
 from tests.unit.audit.memory_tree import MemoryCheckpoints
@@ -157,14 +157,15 @@ class System:
         self._folder = folder
         self.replicas: dict[str, ServiceProcess] = {}
 
-    def start(self, *, failpoints: str = "", **changes: str) -> str:
-        """Start a replica and give its address."""
+    def start(self, *, failpoints: str = "", ready: bool = True, **changes: str) -> str:
+        """Start a replica and give its address. The log has at least one entry then: what it was told."""
         address = f"127.0.0.1:{free_port()}"
         told = {**self.environment, "KEYFERRY_GRPC_LISTEN": address, "KEYFERRY_FAILPOINTS": failpoints, **changes}
         process = ServiceProcess("audit", self._folder, told)
         self.replicas[address] = process
         process.start()
-        process.wait_ready()
+        if ready:
+            process.wait_ready()
         return address
 
     @asynccontextmanager
@@ -173,6 +174,10 @@ class System:
             list(addresses) or list(self.replicas), peer="audit", tls=TlsFiles(self._pki[identity].folder)
         ) as channel:
             yield AuditServiceStub(channel)
+
+    async def fill(self, stub: "AuditServiceAsyncStub", size: int) -> None:
+        """Append until the log has so many entries, whatever replicas have told of themselves."""
+        await self.append(stub, size - await log_size(self.database))
 
     async def append(self, stub: "AuditServiceAsyncStub", count: int) -> None:
         requests = [
@@ -243,9 +248,9 @@ async def test_an_entry_is_proven_under_a_signed_checkpoint_by_an_implementation
 ) -> None:
     replicas = [system.start(), system.start()]
     async with system.calling() as stub:
-        await system.append(stub, 30)
+        await system.fill(stub, 30)
         checkpoint = await stub.GetCheckpoint(pb.GetCheckpointRequest())
-        await system.append(stub, 20)
+        await system.fill(stub, 50)
         later = await stub.GetCheckpoint(pb.GetCheckpointRequest())
         between = pb.GetConsistencyProofRequest(first_tree_size=30, second_tree_size=50)
         consistency = (await stub.GetConsistencyProof(between)).hashes
@@ -277,7 +282,7 @@ async def test_an_entry_is_proven_under_a_signed_checkpoint_by_an_implementation
 async def test_bad_questions_get_clear_answers(system: System) -> None:
     system.start()
     async with system.calling() as edge, system.calling(identity="vault") as vault:
-        await system.append(edge, 3)
+        await system.fill(edge, 3)
         with pytest.raises(RemoteError) as beyond:
             await edge.GetInclusionProof(pb.GetInclusionProofRequest(sequence=3, tree_size=3))
         with pytest.raises(RemoteError) as larger:
@@ -296,25 +301,25 @@ async def test_bad_questions_get_clear_answers(system: System) -> None:
 async def test_a_crash_around_the_publishing_loses_no_entry_and_the_next_replica_publishes(
     system: System, s3_server: S3Server, bucket: str, step: str
 ) -> None:
-    dying = system.start(failpoints=f"audit.checkpoint.{step}=crash")
-    async with system.calling(dying) as stub:
-        await system.append(stub, 1)
+    # It dies of the first entry, which is its own.
+    dying = system.start(failpoints=f"audit.checkpoint.{step}=crash", ready=False)
     await eventually(system.replicas[dying].has_ended)
     assert system.replicas[dying].exit_status == 137
     store = r2(s3_server, bucket)
     assert await store.newest_size() == (1 if step == "after_publish" else None)
     alive = system.start()
+    size = await log_size(system.database) + 1
     async with system.calling(alive) as stub:
-        await system.append(stub, 1)
+        await system.fill(stub, size)
         assert (await verdict(stub)).verdict.finding == Finding.FINDING_SOUND
-    assert (await wait_published(store, 2)).size == 2
+    assert (await wait_published(store, size)).size == size
     assert system.metric(alive, "keyferry_audit_log_inconsistent") == 0
 
 
 async def test_appends_go_on_while_the_store_is_away_and_the_age_tells(system: System) -> None:
     replica = system.start(R2_ENDPOINT=f"http://127.0.0.1:{free_port()}")
     async with system.calling(replica) as stub:
-        await system.append(stub, 5)
+        await system.fill(stub, 5)
         with pytest.raises(RemoteError) as raised:
             await stub.GetCheckpoint(pb.GetCheckpointRequest(), timeout=20)
     assert raised.value.reason == "CHECKPOINT_STORE_UNAVAILABLE"
@@ -328,7 +333,7 @@ async def test_a_log_that_was_cut_is_found_out_and_nothing_more_is_signed_or_tak
     replica = system.start()
     store = r2(s3_server, bucket)
     async with system.calling() as stub:
-        await system.append(stub, 12)
+        await system.fill(stub, 12)
         await wait_published(store, 12)
         await system.tamper("DELETE FROM entry WHERE sequence >= 8")
         found = (await verdict(stub)).verdict

@@ -15,6 +15,8 @@ from keyferry.audit.v1 import audit_service_pb2 as pb
 from sandbox.pki import Identity
 from typer.testing import CliRunner
 
+from tests.integration.audit_replicas import SETTINGS_CHANGED, log_size
+from tests.integration.real_servers import OneDatabase
 from tests.integration.test_audit_service import ALICE, VAULT, MakeReplica, a_request, stub_as
 from tests.integration.test_audit_service import audit_database as audit_database  # noqa: PLC0414 # a fixture
 from tests.integration.test_audit_service import make_replica as make_replica  # noqa: PLC0414 # a fixture
@@ -33,7 +35,8 @@ async def test_a_customer_is_erased_once_and_only_by_who_may(
         await vault.AppendEntry(a_request())
         erased = await shop.EraseCustomer(an_erasure(request_id))
         assert erased == await shop.EraseCustomer(an_erasure(request_id))
-        first, second = (await shop.ListEntries(pb.ListEntriesRequest())).entries
+        told, first, second = (await shop.ListEntries(pb.ListEntriesRequest())).entries
+        assert told.action == SETTINGS_CHANGED
         assert first.actor.id.startswith("p-")
         assert (first.actor.email, first.actor.ip_address, first.actor.user_agent) == ("", "", "")
         assert (second.action, second.sequence, second.leaf_hash) == (
@@ -57,32 +60,33 @@ async def test_a_customer_is_erased_once_and_only_by_who_may(
 
 
 async def test_an_export_is_fetched_across_a_restart_and_is_what_was_signed(
-    make_replica: MakeReplica, pki: Mapping[str, Identity], tmp_path: Path
+    make_replica: MakeReplica, audit_database: OneDatabase, pki: Mapping[str, Identity], tmp_path: Path
 ) -> None:
     replica, key = make_replica(), LogKey()
+    size = await log_size(audit_database) + 30
     async with stub_as(pki, "vault", replica) as vault, stub_as(pki, "shop", replica) as shop:
         await asyncio.gather(*(vault.AppendEntry(a_request(number)) for number in range(30)))
         listed = (await shop.ListEntries(pb.ListEntriesRequest(page_size=100))).entries
-        part = [chunk async for chunk in shop.ExportEntries(pb.ExportEntriesRequest(start_sequence=28))]
+        part = [chunk async for chunk in shop.ExportEntries(pb.ExportEntriesRequest(start_sequence=size - 2))]
         with pytest.raises(RemoteError) as refused:
             async for _ in shop.ExportEntries(pb.ExportEntriesRequest(start_sequence=-1)):
                 pass
-    assert (part[0].first_sequence, part[-1].next_sequence) == (28, 30)
+    assert (part[0].first_sequence, part[-1].next_sequence) == (size - 2, size)
     assert refused.value.field_violations[0].field == "start_sequence"
     output, tls = tmp_path / "log.ndjson", TlsFiles(pki["shop"].folder)
     replica.process.stop()
     fetching = asyncio.create_task(export_to(output, addresses=[replica.address], tls=tls, end=None))
     await asyncio.sleep(0.2)
     again = make_replica(port=int(replica.address.rpartition(":")[2]))
-    assert await fetching == 30
+    assert await fetching == size
     assert output.read_bytes() == b"".join(entry.canonical_entry + b"\n" for entry in listed)
     checkpoint = tmp_path / "checkpoint"
     checkpoint.write_bytes(key.checkpoint_of([entry.canonical_entry for entry in listed]))
     arguments = ["--export", str(output), "--checkpoint", str(checkpoint), "--public-key", key.vkey]
     verified = CliRunner().invoke(app, ["audit", "verify", *arguments])
-    assert verified.output == "OK: 30 entries are those that were signed\n"
+    assert verified.output == f"OK: {size} entries are those that were signed\n"
     identity = str(pki["shop"].folder)
-    for end, status in (("7", 0), ("31", 1)):
+    for end, status in (("7", 0), (str(size + 1), 1)):
         fetched = await asyncio.to_thread(
             CliRunner().invoke,
             app,

@@ -2,7 +2,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from keyferry.type.v1 import actor_pb2
 from sandbox.pki import Identity
 from sandbox.ports import free_port
 
-from tests.integration.audit_replicas import checkpoint_settings
+from tests.integration.audit_replicas import SETTINGS_CHANGED, checkpoint_settings, entries_of_others, log_size
 from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, ServiceProcess, eventually, fetch
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ def make_replica(
     audit_database: OneDatabase, streams: str, pki: Mapping[str, Identity], tmp_path: Path
 ) -> Iterator[MakeReplica]:
     started: list[AuditReplica] = []
+    # The same for all: a replica with settings of its own tells of them in the log.
+    checkpoints = checkpoint_settings()
 
-    def make(*, port: int | None = None, failpoints: str = "") -> AuditReplica:
+    def make(*, port: int | None = None, failpoints: str = "", ready: bool = True) -> AuditReplica:
         port = port or free_port()
         environment = {
             "KEYFERRY_TLS_DIR": str(pki["audit"].folder),
@@ -75,12 +77,13 @@ def make_replica(
             "DATABASE_URL": audit_database.service_url,
             "NATS_URL": streams,
             "KEYFERRY_AUDIT_SECRET": SECRET,
-            **checkpoint_settings(),
+            **checkpoints,
         }
         replica = AuditReplica(ServiceProcess("audit", tmp_path, environment), port)
         started.append(replica)
         replica.process.start()
-        replica.process.wait_ready()
+        if ready:
+            replica.process.wait_ready()
         return replica
 
     yield make
@@ -133,21 +136,59 @@ async def redeliver_soon(url: str) -> None:
         await context.add_consumer("AUDIT", replace(config, ack_wait=2))
 
 
-async def wait_for(database: OneDatabase, count: int, table: str = "entry") -> list[asyncpg.Record]:
+async def dead_letters(database: OneDatabase) -> list[asyncpg.Record]:
+    return await fetch(database.superuser_url, "TABLE dead_letter")
+
+
+async def wait_for(
+    database: OneDatabase,
+    count: int,
+    rows: Callable[[OneDatabase], Awaitable[list[asyncpg.Record]]] = entries_of_others,
+) -> list[asyncpg.Record]:
     async def there() -> bool:
-        return len(await fetch(database.superuser_url, f"TABLE {table}")) >= count
+        return len(await rows(database)) >= count
 
     await eventually(there)
-    return await fetch(database.superuser_url, f"TABLE {table}")
+    return await rows(database)
 
 
-async def test_an_entry_is_appended_and_listed(make_replica: MakeReplica, pki: Mapping[str, Identity]) -> None:
+async def test_a_replica_tells_of_its_settings_before_it_serves_and_each_change_once(
+    make_replica: MakeReplica, pki: Mapping[str, Identity], audit_database: OneDatabase
+) -> None:
+    first, _same = make_replica(), make_replica()
+    assert await log_size(audit_database) == 1
+    make_replica(failpoints="audit.after_commit=delay:0")
+    async with stub_as(pki, "shop", first) as shop:
+        told, changed = (await shop.ListEntries(pb.ListEntriesRequest(action=SETTINGS_CHANGED))).entries
+    assert (told.actor.type, told.actor.id, told.details["changed"]) == (actor_pb2.ACTOR_TYPE_SERVICE, "audit", "all")
+    assert changed.details["changed"] == "KEYFERRY_FAILPOINTS"
+    assert changed.details["digest"] != told.details["digest"]
+    assert b'"recorder":"audit"' in told.canonical_entry
+    assert SECRET.partition(":")[2] not in str([told, changed])
+
+
+async def test_a_replica_that_dies_around_its_telling_has_told_it_once_in_the_end(
+    make_replica: MakeReplica, audit_database: OneDatabase
+) -> None:
+    for step in ("before", "after"):
+        dying = make_replica(failpoints=f"settings.{step}_commit=crash", ready=False)
+        await eventually(dying.process.has_ended)
+        assert dying.process.exit_status == 137
+    assert await log_size(audit_database) == 1
+    make_replica()
+    assert await log_size(audit_database) == 2
+
+
+async def test_an_entry_is_appended_and_listed(
+    make_replica: MakeReplica, pki: Mapping[str, Identity], audit_database: OneDatabase
+) -> None:
     replica = make_replica()
+    next_sequence = await log_size(audit_database)
     async with stub_as(pki, "vault", replica) as vault, stub_as(pki, "shop", replica) as shop:
         appended = await vault.AppendEntry(a_request())
         assert appended == await vault.AppendEntry(a_request())
         (entry,) = (await shop.ListEntries(pb.ListEntriesRequest(order_id="order-1"))).entries
-    assert entry.sequence == appended.sequence == 0
+    assert entry.sequence == appended.sequence == next_sequence
     assert entry.leaf_hash == appended.leaf_hash
     assert entry.append_time == appended.append_time
     assert entry.actor == ALICE
@@ -158,8 +199,11 @@ async def test_an_entry_is_appended_and_listed(make_replica: MakeReplica, pki: M
     assert "alice" not in replica.process.log.read_text()
 
 
-async def test_pages_are_bound_to_their_filters(make_replica: MakeReplica, pki: Mapping[str, Identity]) -> None:
+async def test_pages_are_bound_to_their_filters(
+    make_replica: MakeReplica, pki: Mapping[str, Identity], audit_database: OneDatabase
+) -> None:
     replica = make_replica()
+    first_sequence = await log_size(audit_database)
     async with stub_as(pki, "edge", replica) as edge:
         for number in range(3):
             await edge.AppendEntry(a_request(number))
@@ -169,7 +213,8 @@ async def test_pages_are_bound_to_their_filters(make_replica: MakeReplica, pki: 
         )
         with pytest.raises(RemoteError) as raised:
             await edge.ListEntries(pb.ListEntriesRequest(page_size=2, page_token=first.next_page_token))
-    assert [entry.sequence for entry in (*first.entries, *second.entries)] == [0, 1, 2]
+    sequences = [entry.sequence for entry in (*first.entries, *second.entries)]
+    assert sequences == [first_sequence + number for number in range(3)]
     assert second.next_page_token == ""
     assert raised.value.reason == "INVALID_REQUEST"
     assert raised.value.field_violations[0].field == "page_token"
@@ -201,7 +246,7 @@ async def test_faults_are_told_by_field_and_nothing_is_stored(
         "action",
         "details",
     }
-    assert await fetch(audit_database.superuser_url, "TABLE entry") == []
+    assert await entries_of_others(audit_database) == []
 
 
 async def test_a_request_id_with_another_body_is_refused(
@@ -230,20 +275,21 @@ async def test_a_crash_around_the_commit_leaves_one_entry_once_the_caller_repeat
     assert dying.process.exit_status == 137
     assert again.process.is_running
     (row,) = await wait_for(audit_database, 1)
-    assert (row["sequence"], row["leaf_hash"]) == (0, appended.leaf_hash)
+    assert (row["sequence"], row["leaf_hash"]) == (appended.sequence, appended.leaf_hash)
 
 
 async def test_two_replicas_take_calls_and_events_without_a_gap(
     make_replica: MakeReplica, pki: Mapping[str, Identity], audit_database: OneDatabase, streams: str
 ) -> None:
     replicas = [make_replica(), make_replica()]
+    first_sequence = await log_size(audit_database)
     async with stub_as(pki, "vault", *replicas) as vault:
         answers, _ = await asyncio.gather(
             asyncio.gather(*(vault.AppendEntry(a_request(number)) for number in range(100))),
             publish(streams, [a_fact(number) for number in range(100)]),
         )
     rows = await wait_for(audit_database, 200)
-    assert sorted(row["sequence"] for row in rows) == list(range(200))
+    assert [row["sequence"] for row in rows] == [first_sequence + number for number in range(200)]
     assert len({answer.sequence for answer in answers}) == 100
 
 
@@ -260,7 +306,7 @@ async def test_an_event_is_appended_once_however_often_it_is_told(
     await publish(streams, [a_fact(1)])
     await wait_for(audit_database, 2)
     async with stub_as(pki, "shop", replica) as shop:
-        entries = (await shop.ListEntries(pb.ListEntriesRequest())).entries
+        entries = (await shop.ListEntries(pb.ListEntriesRequest(order_id="order-1"))).entries
     assert sorted(entry.key_id for entry in entries) == ["key-0", "key-1"]
     assert entries[0].actor == VAULT
     assert entries[0].request_id == "r-1"
@@ -273,7 +319,7 @@ async def test_what_cannot_be_understood_becomes_a_dead_letter_and_the_rest_goes
 ) -> None:
     make_replica()
     await publish(streams, [a_fact(0, action="Not An Action"), a_fact(1)])
-    (letter,) = await wait_for(audit_database, 1, "dead_letter")
+    (letter,) = await wait_for(audit_database, 1, dead_letters)
     (row,) = await wait_for(audit_database, 1)
     assert letter["event_id"] == "fact-0"
     assert letter["reason"].startswith("INVALID_REQUEST: action")
@@ -287,7 +333,7 @@ async def test_a_crash_before_the_events_commit_appends_it_once(
     dying = make_replica(failpoints="consumer.before_commit=crash")
     await publish(streams, [a_fact(number) for number in range(5)])
     await eventually(dying.process.has_ended)
-    assert await fetch(audit_database.superuser_url, "TABLE entry") == []
+    assert await entries_of_others(audit_database) == []
     make_replica()
     rows = await wait_for(audit_database, 5)
     assert sorted(row["key_id"] for row in rows) == [f"key-{number}" for number in range(5)]

@@ -5,7 +5,9 @@ The row of what was told last and the entry are one transaction. Replicas that s
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
+from typing import Protocol
 
 import structlog
 from keyferry.events.v1.audit_events_pb2 import AuditRecorded
@@ -16,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chassis.database import Database, database_now
 from chassis.errors import ServiceUnavailable
 from chassis.events import Event, derived_event_id
-from chassis.outbox import Outbox
 from chassis.settings import ServiceSettings
 from chassis.tables import TOLD_SETTINGS
 
@@ -28,14 +29,23 @@ RETRY_SECONDS = 1.0
 LONGEST_DETAIL = 512
 
 
+class Telling(Protocol):
+    """Where facts go: the outbox, and for audit itself its log."""
+
+    async def enqueue(self, connection: AsyncConnection, *events: Event) -> None:
+        """Store the events with the present transaction; each once, by its id."""
+        ...
+
+
 class SettingsTeller:
     """Tells the audit log of settings that are not those told last."""
 
-    def __init__(self, database: Database, outbox: Outbox, settings: ServiceSettings, *, service: str) -> None:
+    def __init__(self, database: Database, facts: Telling, settings: ServiceSettings, *, service: str) -> None:
         self._database = database
-        self._outbox = outbox
+        self._facts = facts
         self._settings = settings
         self._service = service
+        self._told = asyncio.Event()
 
     async def run(self) -> None:
         """Tell it once; while the database is away, try again."""
@@ -46,7 +56,14 @@ class SettingsTeller:
             except ServiceUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                self._told.set()
                 return
+
+    async def wait_told(self, seconds: float) -> None:
+        """Return once `run` has told it, and at the latest after so many seconds: nothing else waits for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
 
     async def _tell(self, connection: AsyncConnection) -> None:
         last = (await connection.execute(select(TOLD_SETTINGS).with_for_update())).one()
@@ -55,7 +72,7 @@ class SettingsTeller:
             return
         revision, now = last.revision + 1, await database_now(connection)
         await connection.execute(update(TOLD_SETTINGS).values(revision=revision, settings=present, tell_time=now))
-        await self._outbox.enqueue(connection, self._event(revision, _changed(last.settings, present), now))
+        await self._facts.enqueue(connection, self._event(revision, _changed(last.settings, present), now))
         logger.info("settings differ from those told last", revision=revision)
 
     def _event(self, revision: int, changed: str, now: datetime) -> Event:

@@ -13,6 +13,7 @@ from chassis.process import Process, run_process
 from chassis.server import GrpcServer
 from chassis.settings import load_or_exit
 from chassis.tls import TlsFiles
+from chassis.told_settings import SettingsTeller
 from keyferry.audit.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 
 from audit.access import ACCESS
@@ -28,12 +29,15 @@ from audit.consumer import CONSUMER, STREAM, EventRecorder
 from audit.growing import TreeFiller
 from audit.proving import Prover
 from audit.service import SERVICE_NAME, AuditServicer
+from audit.telling import OwnFacts
 from audit.verifying import Verifier
 
 logger = structlog.get_logger(__name__)
 
 # Events wait for their turn in the log on connections of their own: a backlog of them never holds up a reveal.
 EVENT_CONNECTIONS = 4
+# So that what a replica takes stands behind what it told of its settings. Without a database it serves nobody anyway.
+TELL_SECONDS = 5.0
 
 
 async def assemble(process: Process, settings: Settings) -> GrpcServer:
@@ -68,6 +72,9 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         prover=Prover(tree),
         verifier=Verifier(tree, notary, store, origin=origin),
     )
+    teller = SettingsTeller(database, OwnFacts(recorder), settings, service="audit")
+    process.spawn("settings", teller.run)
+    await teller.wait_told(TELL_SECONDS)
     process.spawn("appender", appender.run)
     process.spawn("tree filler", TreeFiller(tree).run)
     process.spawn("checkpoints", partial(checkpoints.run, settings.keyferry_checkpoint_seconds))

@@ -13,8 +13,8 @@ from tests.failpoint_catalogue import FOLDERS
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "audit-events.md"
 RECORDERS = {"gateway": "edge"}
-# The chassis tells for each service that has an outbox.
-CHASSIS_TELLS = {"settings.changed": {"fulfillment", "kinguin-gateway", "vault"}}
+# The chassis tells for each service that has a database.
+CHASSIS_TELLS = {"settings.changed": {"audit", "fulfillment", "kinguin-gateway", "vault"}}
 # Words of this form that are no actions: names of failpoints, paths of fields, and events of the supplier.
 OTHERS_ARE_NAMED_BY = frozenset(
     {"add", "effect", "failpoint", "identifier", "repeatable", "require", "transaction", "_amount", "_moment", "of"}
