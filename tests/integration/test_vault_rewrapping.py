@@ -184,16 +184,29 @@ async def test_only_an_operator_rewraps_and_never_to_another_version_than_wanted
     assert [fault.field for fault in bare.field_violations] == ["request_id", "reason"]
 
 
-async def test_a_version_in_use_that_is_taken_away_keeps_vault_from_starting(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (
+            "KEY_ENCRYPTION_SECRET",
+            "KEY_ENCRYPTION_SECRET lacks the version v1, under which 1 key is wrapped; put it back",
+        ),
+        ("KEYFERRY_DIGEST_SECRET", "KEYFERRY_DIGEST_SECRET lacks the version v1, under which 1 key is recognized and"),
+    ],
+    ids=["kek", "digests"],
+)
+async def test_a_version_in_use_that_is_taken_away_keeps_vault_from_starting(
+    bench: Bench, setting: str, told: str
+) -> None:
     here = await bench.here()
     await (await bench.call("kinguin-gateway", here)).SealKey(a_seal())
-    environment = {**bench.environment, "KEY_ENCRYPTION_SECRET": NEW, "KEYFERRY_GRPC_LISTEN": "127.0.0.1:0"}
+    environment = {**bench.environment, setting: NEW, "KEYFERRY_GRPC_LISTEN": "127.0.0.1:0"}
     process = ServiceProcess("vault", bench.folder, environment)
     process.start()
     await eventually(process.has_ended)
     assert process.exit_status == 2
     said = process.log.read_text()
-    assert "KEY_ENCRYPTION_SECRET lacks the version v1, under which 1 key is wrapped; put it back" in said
+    assert told in said
     assert "Traceback" not in said
     assert a_secret(20) not in said
 

@@ -24,6 +24,7 @@ from vault.adapters.kek_transit import TransitKeks
 from vault.adapters.postgres import PostgresKeys
 from vault.adapters.r2 import R2ObjectStore
 from vault.adapters.r2_bucket import check_bucket, provision_bucket
+from vault.adapters.stored_digests import PostgresStoredDigests
 from vault.adapters.tables import KNOWN_ACCESS
 from vault.adapters.wrapped_deks import PostgresWrappedDeks
 from vault.config import Settings
@@ -31,7 +32,7 @@ from vault.crypto import Digests, Kek
 from vault.erasing import Eraser
 from vault.listing import KeyReader
 from vault.releasing import Releaser
-from vault.retiring import KekWatch
+from vault.retiring import DigestCheck, KekWatch
 from vault.rewrapping import Rewrapper
 from vault.sealing import Sealer
 from vault.service import SERVICE_NAME, VaultServicer
@@ -70,6 +71,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     deks = PostgresWrappedDeks(database, outbox)
     watch = KekWatch(deks, keks)
     await watch.check_start()
+    await DigestCheck(PostgresStoredDigests(database), digests).check_start()
     clock = SystemClock()
     remover = ObjectRemover(keys, store, clock=clock)
     sweeper = Sweeper(

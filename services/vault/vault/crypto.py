@@ -88,6 +88,11 @@ class Digests:
         self._fingerprints = keyring.derive("fingerprint")
         self._bindings = keyring.derive("binding")
 
+    @property
+    def versions(self) -> frozenset[str]:
+        """Return the versions that are at hand."""
+        return frozenset(self._fingerprints.versions)
+
     def fingerprints(self, content_type: str, plaintext: SecretBytes) -> list[str]:
         """Return a key's fingerprints, the active version's first."""
         label = f"key/{content_type}"

@@ -281,6 +281,21 @@ class RewrapReport:
     counts: Mapping[str, int]
 
 
+class StoredDigests(Protocol):
+    """The versions of the digests that keys are recognized and bound by. Raises ServiceUnavailable.
+
+    A key's binding and its first fingerprint are made at once, under the version that is active then.
+    """
+
+    async def versions(self) -> frozenset[str]:
+        """Return the versions that are in use."""
+        ...
+
+    async def count(self, version: str) -> int:
+        """Return how many keys have their digests under a version."""
+        ...
+
+
 class WrappedDeks(Protocol):
     """The wrapped DEKs of all keys, by the version of their KEK. Raises ServiceUnavailable."""
 

@@ -1,16 +1,18 @@
-"""Watches which versions of the KEK are in use, so that none is taken away while a key needs it."""
+"""Watches which versions of secrets are in use, so that none is taken away while a key needs it."""
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 import structlog
 from chassis.errors import KeyferryError
 from chassis.settings import SettingsError
 
+from vault.crypto import Digests
 from vault.domain.kek import missing, uses
 from vault.errors import KeyEncryptionUnavailable
 from vault.metrics import KEYS_PER_KEK
-from vault.ports import WrappedDeks
+from vault.ports import StoredDigests, WrappedDeks
 from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
@@ -34,18 +36,10 @@ class KekWatch:
 
         Raises it also when Transit cannot be asked, and ServiceUnavailable when the database cannot.
         """
-        for left in reversed(range(START_TRIES)):
-            try:
-                await self._look()
-            except KeyferryError as error:
-                if not left and isinstance(error, KeyEncryptionUnavailable):
-                    raise SettingsError(_outage(error)) from error
-                if not left:
-                    raise
-                logger.warning("the versions in use cannot be compared yet", why=error.message)
-                await asyncio.sleep(START_PAUSE_SECONDS)
-            else:
-                return
+        try:
+            await _patiently(self._look)
+        except KeyEncryptionUnavailable as error:
+            raise SettingsError(_outage(error)) from error
 
     async def run(self) -> None:
         """Count until canceled."""
@@ -70,6 +64,52 @@ class KekWatch:
         self._shown |= {use.version for use in found}
         if gone := missing(counts, versions):
             raise SettingsError("\n".join(_sentence(version, keys) for version, keys in gone.items()))
+
+
+class DigestCheck:
+    """Compares the versions of the digests in use with those at hand, once before vault serves.
+
+    Without one of them a key is neither recognized when it is sold to us again, nor given to its owner.
+    """
+
+    def __init__(self, stored: StoredDigests, digests: Digests) -> None:
+        self._stored = stored
+        self._digests = digests
+
+    async def check_start(self) -> None:
+        """Raise SettingsError when keys have digests under a version that is not at hand.
+
+        Raises ServiceUnavailable when the database cannot be asked.
+        """
+        await _patiently(self._look)
+
+    async def _look(self) -> None:
+        gone = sorted(await self._stored.versions() - self._digests.versions)
+        # Only what is missing is counted: of what is at hand there may be many millions, and they are well.
+        counts = [(version, await self._stored.count(version)) for version in gone]
+        if counts:
+            raise SettingsError("\n".join(_digest_sentence(version, keys) for version, keys in counts))
+
+
+async def _patiently(look: Callable[[], Awaitable[None]]) -> None:
+    for left in reversed(range(START_TRIES)):
+        try:
+            await look()
+        except KeyferryError as error:
+            if not left:
+                raise
+            logger.warning("the versions in use cannot be compared yet", why=error.message)
+            await asyncio.sleep(START_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _digest_sentence(version: str, keys: int) -> str:
+    what = "1 key is" if keys == 1 else f"{keys} keys are"
+    return (
+        f"KEYFERRY_DIGEST_SECRET lacks the version {version}, under which {what} recognized and bound to their owners; "
+        "put it back behind the active one: a version of it is never taken away"
+    )
 
 
 def _outage(error: KeyEncryptionUnavailable) -> str:

@@ -352,6 +352,22 @@ class MemoryWrappedDeks:
             self.told.append((action, report))
 
 
+class MemoryStoredDigests:
+    """Implements `vault.ports.StoredDigests` on the rows of `MemoryKeys`."""
+
+    def __init__(self, keys: MemoryKeys) -> None:
+        self.keys = keys
+
+    async def versions(self) -> frozenset[str]:
+        return frozenset(self._counts())
+
+    async def count(self, version: str) -> int:
+        return self._counts()[version]
+
+    def _counts(self) -> Counter[str]:
+        return Counter(record.fingerprint.partition(".")[0] for record in self.keys.rows.keys.values())
+
+
 class MemoryObjects:
     """Implements `vault.ports.ObjectStore`."""
 

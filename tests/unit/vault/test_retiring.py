@@ -8,14 +8,14 @@ from chassis.settings import SettingsError
 from prometheus_client import REGISTRY
 from vault import retiring
 from vault.adapters.kek_keyring import KeyringKeks
-from vault.crypto import Kek
+from vault.crypto import Digests, Kek
 from vault.domain.kek import KekVersions
 from vault.domain.key import WrappedDek
 from vault.errors import KeyEncryptionUnavailable
-from vault.retiring import KekWatch
+from vault.retiring import DigestCheck, KekWatch
 from vault.wrapping import KeyEncryption
 
-from tests.unit.vault.fakes import MemoryWrappedDeks, World, a_keyring, a_seal
+from tests.unit.vault.fakes import MemoryStoredDigests, MemoryWrappedDeks, World, a_keyring, a_seal
 
 
 @pytest.fixture(autouse=True)
@@ -125,3 +125,50 @@ async def test_a_version_that_is_gone_is_shown_as_empty(world: World) -> None:
     looking._keks = world.keks
     await looking.check_start()
     assert gauge("v4") == 0
+
+
+# Digests
+
+
+async def seal_with_digests(world: World, *versions: str) -> None:
+    for number, version in enumerate(versions):
+        world.digests = Digests(a_keyring(version))
+        await world.sealer.seal(a_seal(f"key {number}".encode(), source_ref=f"kinguin:1:{number}"))
+
+
+def digest_check(world: World, *versions: str) -> DigestCheck:
+    return DigestCheck(MemoryStoredDigests(world.keys), Digests(a_keyring(*versions)))
+
+
+async def test_it_starts_when_every_version_of_digests_in_use_is_at_hand(world: World) -> None:
+    await digest_check(world, "v1").check_start()
+    await seal_with_digests(world, "v1", "v2", "v2")
+    await digest_check(world, "v3", "v2", "v1").check_start()
+
+
+async def test_it_refuses_to_start_without_a_version_that_keys_have_their_digests_under(world: World) -> None:
+    await seal_with_digests(world, "v1", "v2", "v2")
+    with pytest.raises(SettingsError) as raised:
+        await digest_check(world, "v3").check_start()
+    one, two = str(raised.value).splitlines()
+    assert one.startswith("KEYFERRY_DIGEST_SECRET lacks the version v1, under which 1 key is recognized and bound")
+    assert two.startswith("KEYFERRY_DIGEST_SECRET lacks the version v2, under which 2 keys are recognized and bound")
+    with pytest.raises(SettingsError, match=r"lacks the version v1, [^\n]*$"):
+        await digest_check(world, "v2").check_start()
+
+
+async def test_digests_wait_for_a_database_too_but_not_for_ever(world: World) -> None:
+    class AwayDigests(MemoryStoredDigests):
+        times = retiring.START_TRIES - 1
+
+        async def versions(self) -> frozenset[str]:
+            self.times -= 1
+            if self.times >= 0:
+                raise ServiceUnavailable("the database does not answer")
+            return await super().versions()
+
+    away = AwayDigests(world.keys)
+    await DigestCheck(away, world.digests).check_start()
+    away.times = retiring.START_TRIES
+    with pytest.raises(ServiceUnavailable):
+        await DigestCheck(away, world.digests).check_start()
