@@ -29,7 +29,7 @@ _REQUEST_NAMESPACE = uuid.UUID("5f0d7f0e-6f52-4c8a-9a52-0d1f8b1f3c77")
 
 @dataclass(frozen=True, slots=True)
 class UnreadableKey:
-    """Something that was delivered and is no key, or not the one that was sealed under its number before."""
+    """Something that was delivered and is no key, not the one that was sealed under its number, or broken at vault."""
 
     source_ref: str
     content_type: str
@@ -156,8 +156,8 @@ class Collector:
                     value=key.value,
                 )
             )
-        except Unsealable:
-            return _unreadable(purchase, key, source_ref, "supplier delivered something that vault does not take")
+        except Unsealable as error:
+            return _unreadable(purchase, key, source_ref, str(error))
         finally:
             # What could not be sealed is fetched again.
             key.value.drop()

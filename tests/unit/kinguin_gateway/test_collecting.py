@@ -13,6 +13,7 @@ from kinguin_gateway.collecting import MOST_NEW_KEYS, Collection, Collector, Unr
 from kinguin_gateway.domain.purchase import Intent, Purchase, PurchaseState, SupplierOrder, SupplierOrderState
 from kinguin_gateway.errors import PurchaseNotPlaced, PurchaseUnknown
 from kinguin_gateway.ports.supplier import SuppliedKey
+from kinguin_gateway.ports.vault import Unsealable
 
 from tests.unit.kinguin_gateway.fakes import (
     INTENT,
@@ -216,6 +217,22 @@ async def test_another_key_under_a_used_number_is_unreadable_and_keeps_no_good_k
     collection = await world.collect()
     assert [key.supplier_key_id for key in collection.keys] == ["k2"]
     assert [key.source_ref for key in collection.unreadable] == ["kinguin:PHS00001:k1"]
+
+
+async def test_a_key_that_broke_at_vault_while_it_was_sealed_is_told_at_once_and_keeps_no_good_key_from_its_owner(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    world = World()
+    world.deliver(a_key(1), a_key(2))
+    world.vault.step = fails("k1", Unsealable("what vault has begun for a delivered key does not open"))
+    for _ in range(2):
+        collection = await world.collect()
+        assert [key.supplier_key_id for key in collection.keys] == ["k2"]
+        assert [key.source_ref for key in collection.unreadable] == ["kinguin:PHS00001:k1"]
+    assert "what vault has begun for a delivered key does not open" in {entry["event"] for entry in logs}
+    world.vault.step = fails("nothing", ServiceUnavailable(""))
+    mended = await world.collect()
+    assert ([key.supplier_key_id for key in mended.keys], mended.unreadable) == (["k2", "k1"], [])
 
 
 async def test_very_much_that_is_no_key_keeps_no_good_key_from_its_owner() -> None:

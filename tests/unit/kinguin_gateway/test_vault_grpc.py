@@ -37,8 +37,9 @@ async def test_a_sealed_key_is_safe_and_may_be_held(state: pb.State.ValueType, *
     [
         failing("SOURCE_REF_CONFLICT", grpc.StatusCode.ALREADY_EXISTS),
         failing("INVALID_REQUEST", grpc.StatusCode.INVALID_ARGUMENT),
+        failing("KEY_CORRUPTED", grpc.StatusCode.DATA_LOSS),
     ],
-    ids=["another key", "no key"],
+    ids=["another key", "no key", "a row that does not open"],
 )
 async def test_what_asking_again_does_not_mend_is_told_apart(answer: RemoteError) -> None:
     with pytest.raises(Unsealable):

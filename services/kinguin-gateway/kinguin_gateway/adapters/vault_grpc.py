@@ -30,7 +30,10 @@ class VaultGrpc:
             response = await repeatable("kinguin_gateway.seal", lambda: self._stub.SealKey(request))
         except KeyferryError as error:
             if error.reason == "SOURCE_REF_CONFLICT" or error.code is grpc.StatusCode.INVALID_ARGUMENT:
-                raise Unsealable from error
+                raise Unsealable("supplier delivered something that vault does not take") from error
+            if error.reason == "KEY_CORRUPTED":
+                # Its row was begun and does not open any more: never sealed anew, and no repeat mends it.
+                raise Unsealable("what vault has begun for a delivered key does not open") from error
             raise
         finally:
             request.ClearField("plaintext_key")

@@ -28,7 +28,10 @@ class Sealed:
 
 
 class Unsealable(Exception):
-    """Vault takes it for no key, or has another one under this `source_ref`: the supplier delivered two as one."""
+    """Vault takes it for no key, has another one under this `source_ref`, or cannot open what it has begun there.
+
+    Another one: the supplier delivered two as one. The text is a fixed sentence that says which of them it is.
+    """
 
 
 class Vault(Protocol):

@@ -20,5 +20,5 @@ class FakeVault:
         value = key.value.expose()
         known = self.sealed.setdefault(key.source_ref, (key, value))
         if known[1] != value:
-            raise Unsealable
+            raise Unsealable("on purpose")
         return Sealed(f"key-of-{key.source_ref}", held=value in self.held)

@@ -866,8 +866,8 @@ Global___CollectKeysResponse: _TypeAlias = CollectKeysResponse  # noqa: Y015
 
 @_typing.final
 class UnreadableKey(_message.Message):
-    """Something that was delivered and cannot be sealed: it is no key of a kind that we know, or another one than was delivered
-    before under the same number. What it is, is not told.
+    """Something that was delivered and cannot be sealed: it is no key of a kind that we know, another one than was delivered
+    before under the same number, or one whose sealing was begun and does not open at vault any more. What it is, is not told.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
