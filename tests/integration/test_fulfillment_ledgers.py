@@ -32,7 +32,7 @@ from sandbox.pki import Identity
 from sandbox.ports import HOST
 
 from tests.integration.fulfillment_reports import OUTBOX, a_reconciling
-from tests.integration.real_servers import REPOSITORY, Postgres
+from tests.integration.real_servers import REPOSITORY, OneDatabase, Postgres, fetch
 from tests.unit.fulfillment.reconciled_world import END, NOW, START, FixedClock, healthy
 from tests.unit.fulfillment.spoiling import SPOILS
 
@@ -212,9 +212,13 @@ async def test_an_order_is_given_back_under_one_request_id(served: tuple[GrpcLed
 
 
 @pytest.fixture
-async def reports(postgres: Postgres) -> AsyncIterator[PostgresReports]:
-    database = await postgres.make_database("fulfillment", REPOSITORY / "services" / "fulfillment" / "migrations")
-    async with Database.open(database.service_url, application="test") as opened:
+async def report_database(postgres: Postgres) -> OneDatabase:
+    return await postgres.make_database("fulfillment", REPOSITORY / "services" / "fulfillment" / "migrations")
+
+
+@pytest.fixture
+async def reports(report_database: OneDatabase) -> AsyncIterator[PostgresReports]:
+    async with Database.open(report_database.service_url, application="test") as opened:
         reports = PostgresReports(opened, OUTBOX, clock=FixedClock(), limits=Limits())
         world = healthy(3)
         for kind, spoil in SPOILS.items():
@@ -231,7 +235,9 @@ async def reports(postgres: Postgres) -> AsyncIterator[PostgresReports]:
         yield reports
 
 
-async def test_a_report_is_asked_for_listed_read_and_exported(reports: PostgresReports) -> None:
+async def test_a_report_is_asked_for_listed_read_and_exported(
+    reports: PostgresReports, report_database: OneDatabase
+) -> None:
     methods, context = ReportMethods(), sentinel.context
     methods.serve_reports(reports, clock=FixedClock())
     request = pb.ReconcilePaymentsRequest(
@@ -277,6 +283,16 @@ async def test_a_report_is_asked_for_listed_read_and_exported(reports: PostgresR
     export = methods.ExportReport(pb.ExportReportRequest(report_id="done"), context)
     lines = b"".join([piece.csv async for piece in export]).split(b"\r\n")
     assert len(lines) == 1 + len(SPOILS) + 1
+    # A version that knows more kinds may have found them.
+    newer = "UPDATE reconciliation_difference SET kind = 'KNOWN_LATER' WHERE kind = 'BOUGHT_TWICE'"
+    await fetch(report_database.superuser_url, newer)
+    listing = pb.ListDifferencesRequest(report_id="done", page_size=1000)
+    (later,) = (
+        each for each in (await methods.ListDifferences(listing, context)).differences if each.kind == "KNOWN_LATER"
+    )
+    assert later.fix == pb.FIX_INVESTIGATE
+    export = methods.ExportReport(pb.ExportReportRequest(report_id="done"), context)
+    assert b"\r\nKNOWN_LATER," in b"".join([piece.csv async for piece in export])
     with pytest.raises(ReportNotFound):
         await methods.GetReport(pb.GetReportRequest(report_id="none"), context)
     with pytest.raises(InvalidRequest):

@@ -94,7 +94,7 @@ def _euros(cents: int) -> money_pb2.Money:
 def difference_to_proto(difference: Difference) -> pb.Difference:
     """Render a difference."""
     return pb.Difference(
-        kind=difference.kind.value,
+        kind=str(difference.kind),
         order_id=difference.order_id,
         external_id=difference.external_id,
         supplier_order_id=difference.supplier_order_id,

@@ -33,7 +33,7 @@ def lines(differences: Sequence[Difference]) -> bytes:
     return _lines(
         [
             (
-                each.kind.value,
+                str(each.kind),
                 each.order_id,
                 each.external_id,
                 each.supplier_order_id,

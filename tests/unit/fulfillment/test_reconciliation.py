@@ -19,6 +19,7 @@ from fulfillment.domain.reconciliation import (
     Range,
     close_account,
     fix_of,
+    known_kind,
     merged,
 )
 from fulfillment.ports.reconciliation import Difference
@@ -92,10 +93,10 @@ def test_without_a_cut_that_explains_the_balance_the_clocks_are_believed() -> No
     assert (statement.unexplained, statement.books, statement.left_out) == (-1, 900, ("S-2",))
 
 
-def a_difference(**changes: str) -> Difference:
+def a_difference(*, kind: Kind | str = Kind.BOUGHT_TWICE, **changes: str) -> Difference:
     words = dict.fromkeys(("order_id", "external_id", "supplier_order_id", "key_id", "payment_id"), "")
     words |= {"expected": "", "found": "", **changes}
-    return Difference(position=1, kind=Kind.BOUGHT_TWICE, mended=True, **words)
+    return Difference(position=1, kind=kind, mended=True, **words)
 
 
 @pytest.mark.parametrize("evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
@@ -150,3 +151,11 @@ def test_a_range_that_cannot_be_compared_is_refused(hours: float, changes: dict[
 def test_a_difference_is_rendered_with_its_fix() -> None:
     message = difference_to_proto(a_difference(supplier_order_id="S-1"))
     assert (message.kind, message.fix, message.mended) == ("BOUGHT_TWICE", pb.FIX_RETURN, True)
+
+
+def test_a_difference_of_a_kind_that_only_another_version_knows_is_rendered_under_its_name_for_a_person() -> None:
+    assert known_kind("BOUGHT_TWICE") is Kind.BOUGHT_TWICE
+    difference = a_difference(kind=known_kind("GIFT_CARD_SHORT"), found="3", order_id="order-1")
+    message = difference_to_proto(difference)
+    assert (message.kind, message.fix, message.found) == ("GIFT_CARD_SHORT", pb.FIX_INVESTIGATE, "3")
+    assert report_csv.lines([difference]) == b"GIFT_CARD_SHORT,order-1,,,,,,3,INVESTIGATE,true\r\n"

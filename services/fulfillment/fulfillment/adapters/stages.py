@@ -14,7 +14,7 @@ from fulfillment.adapters.compared import BETWEEN, LOOKED_UP, Comparison, Source
 from fulfillment.adapters.comparisons_buying import BUYING
 from fulfillment.adapters.comparisons_keys import KEYS
 from fulfillment.adapters.comparisons_money import MONEY
-from fulfillment.domain.reconciliation import ASKS, Kind, Limits, Range
+from fulfillment.domain.reconciliation import ASKS, Kind, Limits, Range, known_kind
 from fulfillment.ports.reconciliation import (
     LEASE,
     Candidate,
@@ -401,4 +401,4 @@ async def _put_keys(connection: AsyncConnection, run: Run, page: Sequence[TheirK
 
 def difference_of(row: Any) -> Difference:
     """Read a difference."""
-    return Difference(row.position, Kind(row.kind), *row[2:])
+    return Difference(row.position, known_kind(row.kind), *row[2:])

@@ -259,8 +259,19 @@ def close_account(
     )
 
 
-def fix_of(kind: Kind, found: str) -> Fix:
-    """Return what mends a difference. Money that is missing from the balance is no top-up that was forgotten."""
+def known_kind(name: str) -> Kind | str:
+    """Return the kind of this name, or the name where only another version of this service knows such a kind."""
+    try:
+        return Kind(name)
+    except ValueError:
+        return name
+
+
+def fix_of(kind: Kind | str, found: str) -> Fix:
+    """Return what mends a difference: a person, where this version does not know its kind.
+
+    Money that is missing from the balance is no top-up that was forgotten.
+    """
     if kind is Kind.BALANCE_UNEXPLAINED and found.startswith("-"):
         return Fix.INVESTIGATE
-    return FIXES[kind]
+    return FIXES[kind] if isinstance(kind, Kind) else Fix.INVESTIGATE

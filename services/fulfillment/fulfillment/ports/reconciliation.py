@@ -161,10 +161,13 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference, as it is kept. `position` tells its place in the report."""
+    """One difference, as it is kept. `position` tells its place in the report.
+
+    `kind` is a text where another version of this service found it, one that knows more kinds.
+    """
 
     position: int
-    kind: Kind
+    kind: Kind | str
     order_id: str
     external_id: str
     supplier_order_id: str

@@ -1124,7 +1124,9 @@ class Difference(_message.Message):
     FIX_FIELD_NUMBER: _builtins.int
     MENDED_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """Its kind, UPPER_SNAKE from docs/reconciliation.md."""
+    """Its kind, UPPER_SNAKE from docs/reconciliation.md. One that another version of the service found may be none of them: it
+    has the name that it was given there, and FIX_INVESTIGATE.
+    """
     order_id: _builtins.str
     """The order; empty where it is not known."""
     external_id: _builtins.str
