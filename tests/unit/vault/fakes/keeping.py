@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vault.domain.familiarity import Kind
     from vault.domain.retention import Retention
 
-    from tests.unit.vault.fakes import Rows
+    from tests.unit.vault.fakes.rows import Rows
 
 
 class MemoryKeeping:
