@@ -23,6 +23,7 @@ from sandbox.pki import Identity
 from sandbox.ports import free_port
 from sandbox.servers.nats import NatsServer
 
+from tests.integration.audit_replicas import checkpoint_settings
 from tests.integration.real_servers import REPOSITORY, Postgres, ServiceProcess, eventually, fetch, fresh_streams
 from tests.integration.vault_replicas import Audit, Bench, a_seal, a_wish, make_bench
 from tests.unit.vault.fakes import Recipient, a_secret
@@ -75,6 +76,7 @@ async def audit_program(
         "DATABASE_URL": database.service_url,
         "NATS_URL": audit.nats_url,
         "KEYFERRY_AUDIT_SECRET": f"v1:{a_secret(9)}",
+        **checkpoint_settings(),
     }
     program = Program("audit", audit.address, tmp_path, environment)
     await program.start()
