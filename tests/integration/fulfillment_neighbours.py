@@ -133,6 +133,15 @@ class CountingVault(VaultServiceServicer):
     links: list[vault_pb.CreateDownloadLinkRequest] = field(default_factory=list)
     reveals: list[vault_pb.RevealKeyRequest] = field(default_factory=list)
     failing: list[Exception] = field(default_factory=list)
+    erasures: list[vault_pb.EraseCustomerRequest] = field(default_factory=list)
+
+    async def EraseCustomer(  # noqa: N802 # the name in the contract
+        self, request: vault_pb.EraseCustomerRequest, _context: Any
+    ) -> vault_pb.EraseCustomerResponse:
+        if self.failing:
+            raise self.failing.pop(0)
+        self.erasures.append(request)
+        return vault_pb.EraseCustomerResponse(shredded_count=1)
 
     async def CreateDownloadLink(  # noqa: N802 # the name in the contract
         self, request: vault_pb.CreateDownloadLinkRequest, _context: Any

@@ -204,6 +204,20 @@ async def test_a_person_is_forgotten_with_the_entry_that_says_so(log: Log) -> No
         assert await transaction.persons({LOOKUP, bytes(32)}) == {bytes(32): other}
 
 
+async def test_when_somebody_was_forgotten_is_known_and_the_last_time_counts(log: Log) -> None:
+    other, noon = hashlib.sha256(b"bob").digest(), datetime(2026, 1, 2, 12, tzinfo=UTC)
+    async with log.transaction() as transaction:
+        await transaction.note_forgotten([LOOKUP, other], time=noon - timedelta(hours=1))
+        assert await transaction.forgotten({LOOKUP}) == {LOOKUP: noon - timedelta(hours=1)}
+        await transaction.note_forgotten([LOOKUP], time=noon)
+    async with log.transaction() as transaction:
+        assert await transaction.forgotten({LOOKUP, other, bytes(32)}) == {
+            LOOKUP: noon,
+            other: noon - timedelta(hours=1),
+        }
+        assert await transaction.forgotten(set()) == {}
+
+
 async def test_who_was_to_be_forgotten_is_not_when_the_transaction_fails(log: Log) -> None:
     async with log.transaction() as transaction:
         await transaction.take_turn()

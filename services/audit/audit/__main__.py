@@ -7,7 +7,7 @@ from chassis.clock import SystemClock
 from chassis.consumer import Consumer
 from chassis.database import Database
 from chassis.dead_letters import DeadLetterWatch
-from chassis.housekeeping import Housekeeper
+from chassis.housekeeping import Aging, Housekeeper
 from chassis.jetstream import connect_nats
 from chassis.process import Process, run_process
 from chassis.server import GrpcServer
@@ -21,6 +21,7 @@ from audit.adapters.ed25519 import Ed25519Notary
 from audit.adapters.jose import JosePersonKeys
 from audit.adapters.postgres import PostgresLog, PostgresLogTransaction
 from audit.adapters.r2 import R2Checkpoints
+from audit.adapters.tables import FORGOTTEN
 from audit.adapters.tree import PostgresTree
 from audit.appending import GroupAppender
 from audit.checkpointing import Checkpoints
@@ -79,7 +80,7 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
     process.spawn("tree filler", TreeFiller(tree).run)
     process.spawn("checkpoints", partial(checkpoints.run, settings.keyferry_checkpoint_seconds))
     process.spawn("event recorder", consumer.run)
-    process.spawn("housekeeping", Housekeeper(database).run)
+    process.spawn("housekeeping", Housekeeper(database, [Aging(FORGOTTEN, FORGOTTEN.c.forget_time)]).run)
     process.spawn("dead letters", DeadLetterWatch(database, [CONSUMER]).run)
     process.check("database", database.ping)
     return GrpcServer(

@@ -8,12 +8,22 @@ place it has. *Answered*.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from chassis.errors import RequestIdReused, ServiceUnavailable
 
-from audit.domain.entry import Appended, Draft, Place, canonical_entry, leaf_hash, next_place
+from audit.domain.entry import (
+    NOBODY,
+    Actor,
+    ActorType,
+    Appended,
+    Draft,
+    Place,
+    canonical_entry,
+    leaf_hash,
+    next_place,
+)
 from audit.growing import grow_tree
 from audit.ports import EarlierAppend, Log, LogTransaction, NewEntry, Person, PersonKeys
 
@@ -36,6 +46,7 @@ async def append_drafts(log: LogTransaction, keys: PersonKeys, drafts: Sequence[
     it was another message.
     """
     last, now = await log.take_turn()
+    drafts = await _of_nobody_forgotten(log, keys, drafts)
     earlier = dict(await log.earlier_appends({draft.append_id for draft in drafts}))
     persons = await _Persons.find(log, keys, drafts)
     fresh: list[NewEntry] = []
@@ -55,6 +66,24 @@ async def append_drafts(log: LogTransaction, keys: PersonKeys, drafts: Sequence[
         first = fresh[0].appended.sequence
         await grow_tree(log, first, [entry.appended.leaf_hash for entry in fresh])
     return results
+
+
+async def _of_nobody_forgotten(log: LogTransaction, keys: PersonKeys, drafts: Sequence[Draft]) -> Sequence[Draft]:
+    """Tell of nobody what events tell of customers who were forgotten since it happened; their facts stay."""
+    lookups = {
+        draft.append_id: keys.lookups(draft.actor.type, draft.actor.id)
+        for draft in drafts
+        if draft.actor.type is ActorType.CUSTOMER and draft.occur_time is not None
+    }
+    forgotten = await log.forgotten({each for some in lookups.values() for each in some}) if lookups else {}
+
+    def of_nobody(draft: Draft) -> Draft:
+        times = [forgotten[each] for each in lookups.get(draft.append_id, ()) if each in forgotten]
+        if not times or draft.occur_time is None or draft.occur_time > max(times):
+            return draft
+        return replace(draft, actor=Actor(ActorType.CUSTOMER, NOBODY), told=draft.append_id.encode())
+
+    return [of_nobody(draft) for draft in drafts] if forgotten else drafts
 
 
 async def _make_entry(draft: Draft, place: Place, keys: PersonKeys, persons: "_Persons") -> NewEntry:

@@ -127,13 +127,31 @@ def erasure_from_request(request: pb.EraseCustomerRequest, *, recorder: str) -> 
     faults = Faults()
     request_id = faults.request_id(request.request_id)
     faults.require("customer_id", request.customer_id, longest=LONGEST_ACTOR_ID)
-    asked_by = _actor_from_proto(request.actor, faults)
+    asked_by = _asking_from_proto(request.actor, faults)
+    faults.raise_if_any()
+    return Erasure(request_id, request.customer_id, asked_by, recorder)
+
+
+def erasure_from_event(event: Event, body: audit_events_pb2.AuditCustomerErased) -> Erasure:
+    """Read an event that asks to forget a customer. Raises InvalidRequest with every fault."""
+    faults = Faults()
+    faults.require("customer_id", body.customer_id, longest=LONGEST_ACTOR_ID)
+    asked_by = _asking_from_proto(body.actor, faults)
+    _check_name("request_id", body.request_id, faults)
+    recorder = event.source.rpartition("/")[2]
+    _check_name("source", recorder, faults)
+    faults.raise_if_any()
+    append_id = derived_event_id("audit.customer_erased", event.event_id)
+    return Erasure(body.request_id or append_id, body.customer_id, asked_by, recorder, append_id)
+
+
+def _asking_from_proto(message: actor_pb2.Actor, faults: Faults) -> Actor:
+    asked_by = _actor_from_proto(message, faults)
     if asked_by.type is ActorType.CUSTOMER:
         faults.add(
             "actor.type", "must be ACTOR_TYPE_ADMIN or ACTOR_TYPE_SERVICE: the entry must not be about a customer"
         )
-    faults.raise_if_any()
-    return Erasure(request_id, request.customer_id, asked_by, recorder)
+    return asked_by
 
 
 def erased_to_proto(appended: Appended) -> pb.EraseCustomerResponse:

@@ -103,6 +103,14 @@ class LogTransaction(Protocol):
         """
         ...
 
+    async def note_forgotten(self, lookups: Sequence[bytes], *, time: datetime) -> None:
+        """Note when the person of these digests was forgotten; the last time counts. Kept as long as events are."""
+        ...
+
+    async def forgotten(self, lookups: Collection[bytes]) -> Mapping[bytes, datetime]:
+        """Return when those of them were forgotten that were lately."""
+        ...
+
     async def strike_from_dead_letters(self, customer_id: str) -> None:
         """Take a customer out of the events that could not be taken."""
         ...

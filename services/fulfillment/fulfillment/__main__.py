@@ -24,6 +24,7 @@ from keyferry.fulfillment.v1.fulfillment_service_pb2_grpc import add_Fulfillment
 
 from fulfillment.access import ACCESS
 from fulfillment.adapters.connection import CHANGED, DUE
+from fulfillment.adapters.erasures import PostgresErasures
 from fulfillment.adapters.kinguin_grpc import GrpcSupplier
 from fulfillment.adapters.ledgers_grpc import GrpcLedgers
 from fulfillment.adapters.notices import PostgresNotices
@@ -40,6 +41,7 @@ from fulfillment.buying import Buyer
 from fulfillment.collecting import KeyCollector, Openings
 from fulfillment.config import Settings
 from fulfillment.consumer import EventHandlers
+from fulfillment.erasing import Erasing
 from fulfillment.giving_up import GivingUp
 from fulfillment.intake import Intake
 from fulfillment.mailing import EXTEND_SECONDS as EXTEND_MAILS_SECONDS
@@ -169,6 +171,8 @@ async def assemble(process: Process, settings: Settings) -> GrpcServer:
         dead_letters=DeadLetterDesk(database, {name: handled for name, (_, handled) in consumed.items()}),
         within=orders.within,
         vault=vault,
+        keeper=vault,
+        erasing=Erasing(PostgresErasures(database, outbox), vault, giving_up, openings, clock=clock),
     )
     return GrpcServer(
         listen=settings.keyferry_grpc_listen,

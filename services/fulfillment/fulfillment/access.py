@@ -30,4 +30,6 @@ ACCESS: AccessList = {
     "ListDeadLetters": frozenset({"edge"}),
     "ReplayDeadLetter": frozenset({"edge"}),
     "ResumeConsumer": frozenset({"edge"}),
+    "GetDeliveryLog": frozenset({"edge"}),
+    "EraseCustomer": frozenset({"edge"}),
 }

@@ -25,10 +25,13 @@ from fulfillment.convert_admin import (
 )
 from fulfillment.dead_letter_service import DeadLetterMethods
 from fulfillment.domain.model import Fulfillment, OrderId
+from fulfillment.erasing import Erasing
 from fulfillment.errors import KeyNotNeeded
+from fulfillment.keeping_service import KeepingMethods
 from fulfillment.matching import Matching
 from fulfillment.operating import Operating
 from fulfillment.payments import PaymentDesk
+from fulfillment.ports.keeping import KeyKeeper
 from fulfillment.ports.orders import Orders, OrderTransaction, R
 from fulfillment.ports.reconciliation import Reports
 from fulfillment.ports.vault import Vault
@@ -39,7 +42,7 @@ from fulfillment.service import Context
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["FulfillmentAdminService"].full_name
 
 
-class FulfillmentAdminServicer(ReportMethods, DeadLetterMethods, FulfillmentAdminServiceServicer):
+class FulfillmentAdminServicer(ReportMethods, DeadLetterMethods, KeepingMethods, FulfillmentAdminServiceServicer):
     """Serves `keyferry.fulfillment.v1.FulfillmentAdminService`."""
 
     def __init__(
@@ -55,6 +58,8 @@ class FulfillmentAdminServicer(ReportMethods, DeadLetterMethods, FulfillmentAdmi
         dead_letters: DeadLetterDesk,
         within: Within,
         vault: Vault,
+        keeper: KeyKeeper,
+        erasing: Erasing,
     ) -> None:
         self.serve_reports(reports, clock=clock)
         self._orders = orders
@@ -65,6 +70,8 @@ class FulfillmentAdminServicer(ReportMethods, DeadLetterMethods, FulfillmentAdmi
         self._payments = payments
         self._matching = matching
         self._vault = vault
+        self._keeper = keeper
+        self._erasing = erasing
 
     async def ListPayments(self, request: pb.ListPaymentsRequest, context: Context) -> pb.ListPaymentsResponse:  # noqa: N802, ARG002 # named and called by gRPC
         """List payments, the one heard of last first."""

@@ -130,6 +130,13 @@ class PaymentClosed(KeyferryError):
     reason = "PAYMENT_CLOSED"
 
 
+class CustomerNotSettled(KeyferryError):
+    """Orders of the customer are under way, or money of them is owed; nothing was changed. `order_ids` names them."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "CUSTOMER_NOT_SETTLED"
+
+
 class PaymentNotFound(KeyferryError):
     """There is no such payment."""
 

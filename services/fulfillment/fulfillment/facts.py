@@ -6,7 +6,7 @@ from typing import Any
 
 from chassis.money import Money, money_to_proto
 from google.protobuf.timestamp_pb2 import Timestamp
-from keyferry.events.v1.audit_events_pb2 import AuditRecorded
+from keyferry.events.v1.audit_events_pb2 import AuditCustomerErased, AuditRecorded
 from keyferry.events.v1.fulfillment_events_pb2 import (
     FulfillmentAccepted,
     FulfillmentCanceled,
@@ -203,6 +203,7 @@ async def record(
     actor: actor_pb2.Actor | None = None,
     details: dict[str, str] | None = None,
     key_id: str = "",
+    request_id: str = "",
 ) -> None:
     """Put a fact for the audit log into the outbox. The actor is this service unless a person is named."""
     message = AuditRecorded(
@@ -210,9 +211,20 @@ async def record(
         action=action,
         order_id=order_id,
         key_id=key_id,
+        request_id=request_id,
         details=details or {},
         occur_time=timestamp(now),
     )
     await transaction.tell(
         "audit.recorded", message, about=order_id or action, now=now, identity=[action, order_id, *identity]
     )
+
+
+async def tell_customer_erased(
+    transaction: Telling, customer_id: str, *, request_id: str, actor: actor_pb2.Actor, now: datetime
+) -> None:
+    """Let audit forget a customer; once per request."""
+    message = AuditCustomerErased(
+        customer_id=customer_id, actor=actor_pb2.Actor(type=actor.type, id=actor.id), request_id=request_id
+    )
+    await transaction.tell("audit.customer_erased", message, about=request_id, now=now, identity=[request_id])

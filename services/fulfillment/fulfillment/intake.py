@@ -6,6 +6,7 @@ from datetime import datetime
 from chassis.clock import Clock
 
 from fulfillment import facts
+from fulfillment.domain.erasure import FORGOTTEN
 from fulfillment.domain.model import (
     Fulfillment,
     Order,
@@ -37,7 +38,8 @@ class Intake:
         """Store an order, or find it. Raises OrderConflict when it is known with other content."""
         now = self._clock.now()
         if not await transaction.add_order(order, digest, now=now):
-            if await transaction.digest(order.order_id) != digest:
+            # What an order said was forgotten with its customer: what is there is the answer; nothing is bought anew.
+            if await transaction.digest(order.order_id) not in {digest, FORGOTTEN}:
                 raise OrderConflict(
                     "order: is known with other content; an order is never changed",
                     metadata={"order_id": order.order_id},

@@ -27,6 +27,7 @@ SEND_SECONDS = 40.0
 # Short, so that a dead sender's mails are soon another's; what is being sent has its lease extended.
 LEASE = timedelta(seconds=15)
 EXTEND_SECONDS = 4.0
+FORGOTTEN = "the customer was forgotten"
 DEFAULT_LOCALE = "en"
 LOCALES = frozenset({"en", "de"})
 
@@ -111,6 +112,9 @@ class Mailing:
 
     async def send(self, due: MailDue) -> None:
         """Send one mail and write down what came of it."""
+        if not due.email:
+            await self._orders.mail_waits(due.order_id, due.claim, run_at=None, failure=FORGOTTEN)
+            return
         try:
             letter = self._letters.write(due)
         except Exception:  # asked for again it would be as unwritable: a person has to look at the order

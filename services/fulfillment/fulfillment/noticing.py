@@ -17,7 +17,7 @@ from chassis.failpoints import effect
 
 from fulfillment import facts
 from fulfillment.domain.policy import wait_after
-from fulfillment.mailing import LEASE, language_of, templates
+from fulfillment.mailing import FORGOTTEN, LEASE, language_of, templates
 from fulfillment.metrics import NOTICES
 from fulfillment.ports.mail import Letter, MailDelayed, Mailer, MailRefused
 from fulfillment.ports.notices import Access, NoticeDue, Notices, NoticeTransaction
@@ -93,6 +93,9 @@ class Noticing:
     async def send(self, due: NoticeDue) -> None:
         """Send one notice and write down what came of it."""
         letter, access = self._letters.write(due), due.access
+        if not due.email:
+            await self._notices.notice_waits(access, run_at=None, failure=FORGOTTEN)
+            return
         try:
             await effect("fulfillment.notice.send", lambda: self._mailer.send(letter))
         except MailRefused as refused:

@@ -141,7 +141,9 @@ class Operating:
     async def resend_mail(self, transaction: OrderTransaction, order_id: OrderId, asked: Asked) -> None:
         """Let the order's mail be sent again. Raises OrderNotFound, MailNotDue and MailLimit."""
         now = self._clock.now()
-        await _found(transaction, order_id)
+        found = await _found(transaction, order_id)
+        if not found.order.customer.email:
+            raise MailNotDue("the order's customer was forgotten: there is nobody to write to")
         try:
             again = await transaction.want_mail_again(order_id, now=now, most=MOST_MAILS, within=MAIL_WINDOW)
         except LookupError:

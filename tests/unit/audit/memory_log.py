@@ -25,6 +25,7 @@ class MemoryLog:
     poison: str = "order-\x00"
     commits: int = 0
     struck: list[str] = field(default_factory=list)
+    forgotten: dict[bytes, datetime] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
@@ -36,9 +37,10 @@ class MemoryLog:
             await asyncio.sleep(0)
             self.stored += transaction.new_entries
             self.persons.update(transaction.new_persons)
-            for lookup in transaction.forgotten:
+            for lookup in transaction.gone:
                 self.persons.pop(lookup, None)
             self.struck += transaction.struck
+            self.forgotten.update(transaction.noted)
             self.subtrees.update(transaction.new_subtrees)
             self.commits += 1
         finally:
@@ -57,8 +59,9 @@ class MemoryTransaction:
         self._has_turn = False
         self.new_entries: list[NewEntry] = []
         self.new_persons: dict[bytes, Person] = {}
-        self.forgotten: list[bytes] = []
+        self.gone: list[bytes] = []
         self.struck: list[str] = []
+        self.noted: dict[bytes, datetime] = {}
         self.new_subtrees: dict[Node, bytes] = {}
 
     def end(self) -> None:
@@ -134,7 +137,14 @@ class MemoryTransaction:
         (told,) = [entry for entry in self.new_entries if entry.appended.sequence == told_at]
         if read_entry(told.canonical, b"").action != "customer.erased":
             raise PermissionError("nobody is forgotten without an entry")
-        self.forgotten += lookups
+        self.gone += lookups
+
+    async def note_forgotten(self, lookups: Sequence[bytes], *, time: datetime) -> None:
+        self.noted.update(dict.fromkeys(lookups, time))
+
+    async def forgotten(self, lookups: Collection[bytes]) -> Mapping[bytes, datetime]:
+        known = {**self._log.forgotten, **self.noted}
+        return {lookup: time for lookup, time in known.items() if lookup in lookups}
 
     async def strike_from_dead_letters(self, customer_id: str) -> None:
         self.struck.append(customer_id)
@@ -145,7 +155,7 @@ class MemoryTransaction:
 
     def _all_persons(self) -> dict[bytes, Person]:
         known = {**self._log.persons, **self.new_persons}
-        return {lookup: person for lookup, person in known.items() if lookup not in self.forgotten}
+        return {lookup: person for lookup, person in known.items() if lookup not in self.gone}
 
     def _all_entries(self) -> list[NewEntry]:
         return [*self._log.stored, *self.new_entries]

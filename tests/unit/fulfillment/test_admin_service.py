@@ -48,6 +48,8 @@ class Desk(Office):
             dead_letters=None,
             within=None,
             vault=self.vault,
+            keeper=None,
+            erasing=None,
         )
 
     async def deliver(self, number: int = 1) -> pb.DeliverKeyManuallyResponse:

@@ -11,6 +11,7 @@ from fulfillment.adapters.vault_grpc import MOST_PAGES, GrpcVault
 from fulfillment.domain.model import ItemId, KeyId, OrderId
 from fulfillment.errors import KeyNotNeeded
 from fulfillment.facts import timestamp
+from fulfillment.ports.keeping import DeliveryAct, ErasedKeys, VaultErasure
 from fulfillment.ports.vault import FoundKey, NoWord, RevokeAnswer, Revoked, SomeOpened, Upload, Uploaded
 from google.protobuf.message import Message
 from keyferry.vault.v1 import vault_service_pb2 as pb
@@ -165,3 +166,31 @@ async def test_what_vault_says_against_an_upload_passes_through() -> None:
 
 def test_an_upload_does_not_print_its_key() -> None:
     assert "uploaded.key.jwe" not in repr(UPLOAD)
+
+
+async def test_a_customer_is_forgotten_and_what_vault_refuses_passes_through() -> None:
+    erasure = VaultErasure(
+        "6b0c1d9e-94a5-4a5e-a9d5-6c2a2a5f6d11", "alice", forfeit_unopened=True, reason="asked for it"
+    )
+    peer = Peer(pb.EraseCustomerResponse(shredded_count=2, kept_count=1), failing("KEYS_UNOPENED", order_ids="order-1"))
+    assert await vault_of(peer).erase_customer(erasure) == ErasedKeys(2, 1)
+    (request,) = peer.requests
+    assert request == pb.EraseCustomerRequest(
+        request_id=erasure.request_id, customer_id="alice", forfeit_unopened=True, reason="asked for it"
+    )
+    with pytest.raises(RemoteError, match="on purpose") as raised:
+        await vault_of(peer).erase_customer(erasure)
+    assert raised.value.metadata == {"order_ids": "order-1"}
+
+
+async def test_a_delivery_log_is_told_and_what_is_new_in_it_has_no_word() -> None:
+    stored = pb.Delivery(act=pb.DELIVERY_ACT_STORED, time=timestamp(OPENED), caller="vault")
+    newer = pb.Delivery(act=cast("Any", 99), time=timestamp(OPENED), device="Firefox on Windows")
+    key = pb.SealedKey(order_id="order-1", link_count=1, reveal_count=2)
+    log = await vault_of(Peer(pb.GetDeliveryLogResponse(key=key, deliveries=[stored, newer]))).delivery_log(A)
+    assert (log.order_id, log.link_count, log.reveal_count) == (ORDER_ID, 1, 2)
+    assert [each.act for each in log.deliveries] == [DeliveryAct.STORED, DeliveryAct.UNSPECIFIED]
+    assert [(each.time, each.caller, each.device) for each in log.deliveries] == [
+        (OPENED, "vault", ""),
+        (OPENED, "", "Firefox on Windows"),
+    ]

@@ -7,8 +7,7 @@ from keyferry.type.v1 import actor_pb2
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Stands for the person in an event that may still be taken: the fact stays, told of nobody.
-NOBODY = "erased"
+from audit.domain.entry import NOBODY
 
 
 async def strike_customer(connection: AsyncConnection, customer_id: str) -> None:

@@ -7,11 +7,12 @@ from datetime import datetime
 from chassis.database import Database, database_now
 from chassis.failpoints import failpoint
 from sqlalchemy import ARRAY, BigInteger, LargeBinary, cast, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as insert_or_update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.adapters.dead_letters import strike_customer
 from audit.adapters.searching import entries_statement, first_at_statement
-from audit.adapters.tables import ENTRY, PERSON
+from audit.adapters.tables import ENTRY, FORGOTTEN, PERSON
 from audit.adapters.tree import insert_subtrees, select_hashes, take_turn
 from audit.domain.entry import Appended, Entry, Place, read_entry
 from audit.domain.filters import Filters
@@ -139,6 +140,19 @@ class PostgresLogTransaction:
         await self._connection.execute(
             select(func.forget_person(cast(list(lookups), ARRAY(LargeBinary)), cast(told_at, BigInteger)))
         )
+
+    async def note_forgotten(self, lookups: Sequence[bytes], *, time: datetime) -> None:
+        """Note when somebody was forgotten; the last time counts."""
+        noting = insert_or_update(FORGOTTEN)
+        await self._connection.execute(
+            noting.on_conflict_do_update(index_elements=["lookup"], set_={"forget_time": noting.excluded.forget_time}),
+            [{"lookup": lookup, "forget_time": time} for lookup in lookups],
+        )
+
+    async def forgotten(self, lookups: Collection[bytes]) -> Mapping[bytes, datetime]:
+        """Return when those of them were forgotten that were lately."""
+        rows = await self._connection.execute(select(FORGOTTEN).where(FORGOTTEN.c.lookup.in_(lookups)))
+        return {row.lookup: row.forget_time for row in rows}
 
     async def strike_from_dead_letters(self, customer_id: str) -> None:
         """Take a customer out of the events that could not be taken."""

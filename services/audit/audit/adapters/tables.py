@@ -1,6 +1,6 @@
 """The log's tables. Search columns are generated from the canonical entry, so that they cannot say otherwise."""
 
-from sqlalchemy import BigInteger, Column, Computed, LargeBinary, MetaData, Table, Text, Uuid
+from sqlalchemy import BigInteger, Column, Computed, DateTime, LargeBinary, MetaData, Table, Text, Uuid
 
 _metadata = MetaData()
 _generated = "from the canonical entry; see the migration"
@@ -26,4 +26,11 @@ PERSON = Table(
     Column("lookup", LargeBinary, nullable=False),
     Column("secret_version", Text, nullable=False),
     Column("wrapped_key", LargeBinary, nullable=False),
+)
+
+FORGOTTEN = Table(
+    "forgotten",
+    _metadata,
+    Column("lookup", LargeBinary, primary_key=True),
+    Column("forget_time", DateTime(timezone=True), nullable=False),
 )

@@ -37,6 +37,8 @@ from audit.domain.canonical import canonical_json
 
 VERSION = 1
 LEAF_PREFIX = b"\x00"
+# Stands for a customer who was forgotten, in what was told of them before and is taken after: the fact stays.
+NOBODY = "erased"
 
 
 class ActorType(Enum):

@@ -13,6 +13,7 @@ from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceStub
 
 from fulfillment.domain.model import ItemId, KeyId, OrderId
 from fulfillment.errors import KeyNotNeeded
+from fulfillment.ports.keeping import Delivery, DeliveryAct, DeliveryLog, ErasedKeys, VaultErasure
 from fulfillment.ports.vault import (
     DownloadLink,
     FoundKey,
@@ -37,7 +38,18 @@ MOST_PAGES = 20
 REVOKE_SECONDS = 30.0
 # A row, then an object of the store.
 SHRED_SECONDS = 30.0
+# Batches of a hundred keys, each with its objects of the store.
+ERASE_SECONDS = 120.0
 _NAMESPACE = uuid.UUID("c0a0b4a2-6f0e-4c9a-9d0c-6a8d0a3f5e17")
+
+_ACTS = {
+    pb.DELIVERY_ACT_STORED: DeliveryAct.STORED,
+    pb.DELIVERY_ACT_LINK_ISSUED: DeliveryAct.LINK_ISSUED,
+    pb.DELIVERY_ACT_REVEALED: DeliveryAct.REVEALED,
+    pb.DELIVERY_ACT_REVOKED: DeliveryAct.REVOKED,
+    pb.DELIVERY_ACT_EXPIRED: DeliveryAct.EXPIRED,
+    pb.DELIVERY_ACT_SHREDDED: DeliveryAct.SHREDDED,
+}
 
 
 class GrpcVault:
@@ -136,6 +148,39 @@ class GrpcVault:
             # A repeat of an upload that was not needed before, and destroyed.
             raise KeyNotNeeded("the upload was destroyed, because nobody needed it; upload it with a new request_id")
         return Uploaded(KeyId(sealed.key_id), held=sealed.state == pb.STATE_HELD)
+
+    async def erase_customer(self, erasure: VaultErasure) -> ErasedKeys:
+        """Have a customer forgotten."""
+        request = pb.EraseCustomerRequest(
+            request_id=erasure.request_id,
+            customer_id=erasure.customer_id,
+            forfeit_unopened=erasure.forfeit_unopened,
+            reason=erasure.reason,
+        )
+        erased = await self._stub.EraseCustomer(request, timeout=ERASE_SECONDS)
+        return ErasedKeys(erased.shredded_count, erased.kept_count)
+
+    async def delivery_log(self, key_id: KeyId) -> DeliveryLog:
+        """Return what was done with a key."""
+        log = await self._stub.GetDeliveryLog(pb.GetDeliveryLogRequest(key_id=key_id))
+        return DeliveryLog(
+            order_id=OrderId(log.key.order_id),
+            deliveries=[_delivery(each) for each in log.deliveries],
+            link_count=log.key.link_count,
+            reveal_count=log.key.reveal_count,
+        )
+
+
+def _delivery(delivery: pb.Delivery) -> Delivery:
+    return Delivery(
+        act=_ACTS.get(delivery.act, DeliveryAct.UNSPECIFIED),
+        time=delivery.time.ToDatetime(UTC),
+        caller=delivery.caller,
+        request_id=delivery.request_id,
+        network=delivery.network,
+        device=delivery.device,
+        reason=delivery.reason,
+    )
 
 
 def _found(key: pb.SealedKey) -> FoundKey:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keyferry.type.v1 import actor_pb2 as keyferry_dot_type_dot_v1_dot_actor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/audit_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\x9e\x02\n\rAuditRecorded\x12&\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12?\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32..keyferry.events.v1.AuditRecorded.DetailsEntry\x12.\n\noccur_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%keyferry/events/v1/audit_events.proto\x12\x12keyferry.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ckeyferry/type/v1/actor.proto\"\x9e\x02\n\rAuditRecorded\x12&\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08order_id\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12?\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32..keyferry.events.v1.AuditRecorded.DetailsEntry\x12.\n\noccur_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"f\n\x13\x41uditCustomerErased\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12&\n\x05\x61\x63tor\x18\x02 \x01(\x0b\x32\x17.keyferry.type.v1.Actor\x12\x12\n\nrequest_id\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,4 +39,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITRECORDED']._serialized_end=411
   _globals['_AUDITRECORDED_DETAILSENTRY']._serialized_start=365
   _globals['_AUDITRECORDED_DETAILSENTRY']._serialized_end=411
+  _globals['_AUDITCUSTOMERERASED']._serialized_start=413
+  _globals['_AUDITCUSTOMERERASED']._serialized_end=515
 # @@protoc_insertion_point(module_scope)

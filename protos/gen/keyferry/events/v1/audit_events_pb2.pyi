@@ -91,3 +91,37 @@ class AuditRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditRecorded: _TypeAlias = AuditRecorded  # noqa: Y015
+
+@_typing.final
+class AuditCustomerErased(_message.Message):
+    """Everybody who keeps anything of a customer has forgotten them, and audit does on hearing of it. Subject `audit.customer_erased`;
+    once per request. It is for audit alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer, as the id of the actor in entries."""
+    request_id: _builtins.str
+    """The request that asked for it."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asked for it, an admin or a service. Type and id only."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "customer_id", b"customer_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCustomerErased: _TypeAlias = AuditCustomerErased  # noqa: Y015

@@ -123,6 +123,46 @@ FIX_INVESTIGATE: Fix.ValueType  # 8
 """A person has to find out."""
 Global___Fix: _TypeAlias = Fix  # noqa: Y015
 
+class _DeliveryAct:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryAct.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_ACT_UNSPECIFIED: _DeliveryAct.ValueType  # 0
+    """Something that this release has no word for."""
+    DELIVERY_ACT_STORED: _DeliveryAct.ValueType  # 1
+    """It was stored, read back and opened once."""
+    DELIVERY_ACT_LINK_ISSUED: _DeliveryAct.ValueType  # 2
+    """Its owner was given a download link and the content key."""
+    DELIVERY_ACT_REVEALED: _DeliveryAct.ValueType  # 3
+    """Its owner was given the key itself."""
+    DELIVERY_ACT_REVOKED: _DeliveryAct.ValueType  # 4
+    """It was taken back before its owner opened it."""
+    DELIVERY_ACT_EXPIRED: _DeliveryAct.ValueType  # 5
+    """Its retention had passed."""
+    DELIVERY_ACT_SHREDDED: _DeliveryAct.ValueType  # 6
+    """It was destroyed."""
+
+class DeliveryAct(_DeliveryAct, metaclass=_DeliveryActEnumTypeWrapper):
+    """Something that is done with a key. Output only."""
+
+DELIVERY_ACT_UNSPECIFIED: DeliveryAct.ValueType  # 0
+"""Something that this release has no word for."""
+DELIVERY_ACT_STORED: DeliveryAct.ValueType  # 1
+"""It was stored, read back and opened once."""
+DELIVERY_ACT_LINK_ISSUED: DeliveryAct.ValueType  # 2
+"""Its owner was given a download link and the content key."""
+DELIVERY_ACT_REVEALED: DeliveryAct.ValueType  # 3
+"""Its owner was given the key itself."""
+DELIVERY_ACT_REVOKED: DeliveryAct.ValueType  # 4
+"""It was taken back before its owner opened it."""
+DELIVERY_ACT_EXPIRED: DeliveryAct.ValueType  # 5
+"""Its retention had passed."""
+DELIVERY_ACT_SHREDDED: DeliveryAct.ValueType  # 6
+"""It was destroyed."""
+Global___DeliveryAct: _TypeAlias = DeliveryAct  # noqa: Y015
+
 @_typing.final
 class PaymentRecord(_message.Message):
     """A payment as it is kept."""
@@ -1601,3 +1641,187 @@ class ResumeConsumerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeConsumerResponse: _TypeAlias = ResumeConsumerResponse  # noqa: Y015
+
+@_typing.final
+class GetDeliveryLogRequest(_message.Message):
+    """Asks for the delivery log of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order. REQUIRED."""
+    key_id: _builtins.str
+    """A key of it. REQUIRED."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryLogRequest: _TypeAlias = GetDeliveryLogRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryLogResponse(_message.Message):
+    """What was done with a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    LINK_COUNT_FIELD_NUMBER: _builtins.int
+    REVEAL_COUNT_FIELD_NUMBER: _builtins.int
+    link_count: _builtins.int
+    """How many download links were given to its owner. A repeat of a request is not counted."""
+    reveal_count: _builtins.int
+    """How often it was revealed to its owner. A repeat of a request is not counted."""
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """The earliest first: of links and reveals the last 200, of everything else all."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+        link_count: _builtins.int = ...,
+        reveal_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "link_count", b"link_count", "reveal_count", b"reveal_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryLogResponse: _TypeAlias = GetDeliveryLogResponse  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """One thing that was done with a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACT_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    act: Global___DeliveryAct.ValueType
+    """What it was."""
+    caller: _builtins.str
+    """The service that asked vault for it; empty where the key's owner did."""
+    request_id: _builtins.str
+    """`request_id` of the request; empty where there was none."""
+    network: _builtins.str
+    """Coarse network of the owner, such as `192.0.0.0/16`. Personal: empty once the customer is erased."""
+    device: _builtins.str
+    """Coarse browser and system of the owner, such as `Firefox on Windows`. Personal: empty once the customer is erased."""
+    reason: _builtins.str
+    """Why, as the caller said; empty for a link or a reveal."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        act: Global___DeliveryAct.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        caller: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        network: _builtins.str = ...,
+        device: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "caller", b"caller", "device", b"device", "network", b"network", "reason", b"reason", "request_id", b"request_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class EraseCustomerRequest(_message.Message):
+    """Asks to forget a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FORFEIT_UNOPENED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request. REQUIRED."""
+    customer_id: _builtins.str
+    """The customer: the `sub` of their tokens. REQUIRED."""
+    forfeit_unopened: _builtins.bool
+    """Destroys also keys that they have paid for and never opened. Only when they have said so themselves."""
+    reason: _builtins.str
+    """Why; for the audit log. REQUIRED, at most 255 characters. Never the customer's words or name."""
+    @_builtins.property
+    def actor(self) -> _actor_pb2.Actor:
+        """Who asks. REQUIRED."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        forfeit_unopened: _builtins.bool = ...,
+        actor: _actor_pb2.Actor | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "customer_id", b"customer_id", "forfeit_unopened", b"forfeit_unopened", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerRequest: _TypeAlias = EraseCustomerRequest  # noqa: Y015
+
+@_typing.final
+class EraseCustomerResponse(_message.Message):
+    """The customer is forgotten here and in vault; audit forgets them as soon as it hears of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PSEUDONYM_FIELD_NUMBER: _builtins.int
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    SHREDDED_KEY_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_KEY_COUNT_FIELD_NUMBER: _builtins.int
+    pseudonym: _builtins.str
+    """Who stands in place of the customer in what is kept of their orders; derived from the request, and from nothing of theirs."""
+    order_count: _builtins.int
+    """Orders of which the customer was removed. A call that goes on where another stopped counts the rest."""
+    kept_order_count: _builtins.int
+    """Orders that came, or were paid, while the call was under way: they stay the customer's. Another request forgets them."""
+    shredded_key_count: _builtins.int
+    """Keys that vault destroyed."""
+    kept_key_count: _builtins.int
+    """Keys that vault keeps and that are nobody's any more: revoked, held, or destroyed before."""
+    def __init__(
+        self,
+        *,
+        pseudonym: _builtins.str = ...,
+        order_count: _builtins.int = ...,
+        kept_order_count: _builtins.int = ...,
+        shredded_key_count: _builtins.int = ...,
+        kept_key_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_key_count", b"kept_key_count", "kept_order_count", b"kept_order_count", "order_count", b"order_count", "pseudonym", b"pseudonym", "shredded_key_count", b"shredded_key_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseCustomerResponse: _TypeAlias = EraseCustomerResponse  # noqa: Y015

@@ -125,6 +125,16 @@ class FulfillmentAdminServiceStub:
                 request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerRequest.SerializeToString,
                 response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerResponse.FromString,
                 _registered_method=True)
+        self.GetDeliveryLog = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentAdminService/GetDeliveryLog',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogResponse.FromString,
+                _registered_method=True)
+        self.EraseCustomer = channel.unary_unary(
+                '/keyferry.fulfillment.v1.FulfillmentAdminService/EraseCustomer',
+                request_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerRequest.SerializeToString,
+                response_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerResponse.FromString,
+                _registered_method=True)
 
 
 class FulfillmentAdminServiceServicer:
@@ -266,6 +276,26 @@ class FulfillmentAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDeliveryLog(self, request, context):
+        """Reads what was done with a key of an order, when and by whom, as vault has noted it. NOT_FOUND, reason KEY_NOT_FOUND, when the
+        order has no such key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseCustomer(self, request, context):
+        """Forgets a customer in the whole system: in vault, then here, and last, by an event, in audit. FAILED_PRECONDITION, reason
+        CUSTOMER_NOT_SETTLED, while an order of theirs is under way or money of it is owed; metadata: `order_ids`, at most 100 of them,
+        separated by commas. FAILED_PRECONDITION, reason KEYS_UNOPENED, from vault, while a key of theirs could still be opened for the
+        first time, unless `forfeit_unopened` is set. Either changes nothing. Orders that nobody has paid are canceled. After UNAVAILABLE
+        repeat the call: it goes on where it stopped. Its cost grows with the customer's orders and with a month of events: give it a
+        deadline of minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FulfillmentAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -358,6 +388,16 @@ def add_FulfillmentAdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeConsumer,
                     request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerRequest.FromString,
                     response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerResponse.SerializeToString,
+            ),
+            'GetDeliveryLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeliveryLog,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogResponse.SerializeToString,
+            ),
+            'EraseCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseCustomer,
+                    request_deserializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerRequest.FromString,
+                    response_serializer=keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -847,6 +887,60 @@ class FulfillmentAdminService:
             '/keyferry.fulfillment.v1.FulfillmentAdminService/ResumeConsumer',
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerRequest.SerializeToString,
             keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.ResumeConsumerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeliveryLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentAdminService/GetDeliveryLog',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.GetDeliveryLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyferry.fulfillment.v1.FulfillmentAdminService/EraseCustomer',
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerRequest.SerializeToString,
+            keyferry_dot_fulfillment_dot_v1_dot_fulfillment__admin__service__pb2.EraseCustomerResponse.FromString,
             options,
             channel_credentials,
             insecure,

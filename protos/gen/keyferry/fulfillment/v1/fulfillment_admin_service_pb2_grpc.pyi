@@ -85,6 +85,18 @@ class FulfillmentAdminServiceStub:
     """
     ResumeConsumer: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.ResumeConsumerRequest, _fulfillment_admin_service_pb2.ResumeConsumerResponse]
     """Lets a consumer go on that stopped after a run of dead letters."""
+    GetDeliveryLog: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.GetDeliveryLogRequest, _fulfillment_admin_service_pb2.GetDeliveryLogResponse]
+    """Reads what was done with a key of an order, when and by whom, as vault has noted it. NOT_FOUND, reason KEY_NOT_FOUND, when the
+    order has no such key.
+    """
+    EraseCustomer: _grpc.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.EraseCustomerRequest, _fulfillment_admin_service_pb2.EraseCustomerResponse]
+    """Forgets a customer in the whole system: in vault, then here, and last, by an event, in audit. FAILED_PRECONDITION, reason
+    CUSTOMER_NOT_SETTLED, while an order of theirs is under way or money of it is owed; metadata: `order_ids`, at most 100 of them,
+    separated by commas. FAILED_PRECONDITION, reason KEYS_UNOPENED, from vault, while a key of theirs could still be opened for the
+    first time, unless `forfeit_unopened` is set. Either changes nothing. Orders that nobody has paid are canceled. After UNAVAILABLE
+    repeat the call: it goes on where it stopped. Its cost grows with the customer's orders and with a month of events: give it a
+    deadline of minutes.
+    """
 
 @_typing.type_check_only
 class FulfillmentAdminServiceAsyncStub(FulfillmentAdminServiceStub):
@@ -143,6 +155,18 @@ class FulfillmentAdminServiceAsyncStub(FulfillmentAdminServiceStub):
     """
     ResumeConsumer: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.ResumeConsumerRequest, _fulfillment_admin_service_pb2.ResumeConsumerResponse]  # type: ignore[assignment]
     """Lets a consumer go on that stopped after a run of dead letters."""
+    GetDeliveryLog: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.GetDeliveryLogRequest, _fulfillment_admin_service_pb2.GetDeliveryLogResponse]  # type: ignore[assignment]
+    """Reads what was done with a key of an order, when and by whom, as vault has noted it. NOT_FOUND, reason KEY_NOT_FOUND, when the
+    order has no such key.
+    """
+    EraseCustomer: _aio.UnaryUnaryMultiCallable[_fulfillment_admin_service_pb2.EraseCustomerRequest, _fulfillment_admin_service_pb2.EraseCustomerResponse]  # type: ignore[assignment]
+    """Forgets a customer in the whole system: in vault, then here, and last, by an event, in audit. FAILED_PRECONDITION, reason
+    CUSTOMER_NOT_SETTLED, while an order of theirs is under way or money of it is owed; metadata: `order_ids`, at most 100 of them,
+    separated by commas. FAILED_PRECONDITION, reason KEYS_UNOPENED, from vault, while a key of theirs could still be opened for the
+    first time, unless `forfeit_unopened` is set. Either changes nothing. Orders that nobody has paid are canceled. After UNAVAILABLE
+    repeat the call: it goes on where it stopped. Its cost grows with the customer's orders and with a month of events: give it a
+    deadline of minutes.
+    """
 
 class FulfillmentAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What support staff can do. Every request that changes something names who asks and why, and both go to the audit log."""
@@ -306,5 +330,29 @@ class FulfillmentAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fulfillment_admin_service_pb2.ResumeConsumerResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.ResumeConsumerResponse]]:
         """Lets a consumer go on that stopped after a run of dead letters."""
+
+    @_abc_1.abstractmethod
+    def GetDeliveryLog(
+        self,
+        request: _fulfillment_admin_service_pb2.GetDeliveryLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_admin_service_pb2.GetDeliveryLogResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.GetDeliveryLogResponse]]:
+        """Reads what was done with a key of an order, when and by whom, as vault has noted it. NOT_FOUND, reason KEY_NOT_FOUND, when the
+        order has no such key.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseCustomer(
+        self,
+        request: _fulfillment_admin_service_pb2.EraseCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fulfillment_admin_service_pb2.EraseCustomerResponse, _abc.Awaitable[_fulfillment_admin_service_pb2.EraseCustomerResponse]]:
+        """Forgets a customer in the whole system: in vault, then here, and last, by an event, in audit. FAILED_PRECONDITION, reason
+        CUSTOMER_NOT_SETTLED, while an order of theirs is under way or money of it is owed; metadata: `order_ids`, at most 100 of them,
+        separated by commas. FAILED_PRECONDITION, reason KEYS_UNOPENED, from vault, while a key of theirs could still be opened for the
+        first time, unless `forfeit_unopened` is set. Either changes nothing. Orders that nobody has paid are canceled. After UNAVAILABLE
+        repeat the call: it goes on where it stopped. Its cost grows with the customer's orders and with a month of events: give it a
+        deadline of minutes.
+        """
 
 def add_FulfillmentAdminServiceServicer_to_server(servicer: FulfillmentAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,8 +3,8 @@
 from alembic import op
 from chassis.tables import create_settings_table_v1
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
