@@ -27,6 +27,8 @@ HISTORIES := tests/unit/simulation tests/unit/kinguin_gateway/test_histories.py 
 
 # Two processes, each with its own files and, where tests need them, its own servers.
 BESIDE := --numprocesses 2 --dist loadfile
+# One more where much is waited for.
+WAITING := --numprocesses 3 --dist loadfile
 
 # A registry may be far away; uv's own 30 s are short for a browser's worth of wheels.
 export UV_HTTP_TIMEOUT ?= 180
@@ -59,7 +61,7 @@ test: bootstrap ## All tests, against real servers and in a real browser, which 
 	@$(BIN)/coverage erase
 	@$(BIN)/pytest tests/unit $(addprefix --ignore ,$(HISTORIES)) --disable-socket --allow-unix-socket $(BESIDE) $(COUNT)
 	@$(BIN)/pytest $(HISTORIES) --disable-socket --allow-unix-socket --numprocesses 2 --dist load --no-cov
-	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(BESIDE) \
+	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/contract tests/integration $(WAITING) \
 		$(COUNT) --cov-append
 	@CHROMIUM="$$($(BIN)/python tests/browser.py)" $(BIN)/pytest tests/e2e tests/proof $(BESIDE) \
 		$(COUNT) --cov-append

@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 from tests.unit.gateway.edge_fakes import WEBHOOK_SECRET, World, an_order, one_time_key
 
 FULL = os.environ.get("KEYFERRY_PROOF") == "full"
-EXAMPLES = 300 if FULL else 10
+EXAMPLES = 300 if FULL else 6
 SECONDS = 600 if FULL else 90
 EVENTS = ["order.status", "order.complete", "product.update"]
 # What every operation answers to a request that is right.

@@ -185,7 +185,7 @@ async def test_the_link_renews_itself(site: Site, browser: Browser) -> None:
     await page.click(f"{KEY} .show")
     await expect(page.locator(f"{KEY} .secret")).to_be_visible()
     site.world.fulfillments.link_seconds = 900
-    await expect(page.locator(f"{KEY} [role=timer]")).to_contain_text("14:")
+    await expect(page.locator(f"{KEY} [role=timer]")).to_contain_text("14:", timeout=20_000)
     requests = site.world.fulfillments.requests
     assert len(requests) == 2
     assert requests[0].request_id != requests[1].request_id

@@ -265,3 +265,16 @@ def test_a_leftover_that_does_not_listen_is_ended(tmp_path: Path) -> None:
         time.sleep(0.01)
     Ledger(tmp_path / "started.json").stop_leftovers(grace_seconds=0.2)
     assert child.exit_status == -signal.SIGKILL
+
+
+def test_processes_that_choose_ports_at_once_never_choose_the_same() -> None:
+    script = "from sandbox.ports import free_port; print(*(free_port() for _ in range(300)), flush=True); input()"
+    choosing = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    chosen = [set(map(int, process.stdout.readline().split())) for process in choosing if process.stdout]
+    for process in choosing:
+        process.communicate("\n", timeout=20)
+    assert [len(ports) for ports in chosen] == [300] * 3
+    assert len(set.union(*chosen)) == 900

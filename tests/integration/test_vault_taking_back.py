@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keyferry.vault.v1.vault_service_pb2_grpc import VaultServiceAsyncStub
 
 FULL = os.environ.get("KEYFERRY_PROOF") == "full"
-KEYS = 1000 if FULL else 240
+KEYS = 1000 if FULL else 100
 # Calls at the same time to each replica: as many as it has connections to its database, and some that wait.
 AT_ONCE = 12
 

@@ -37,9 +37,9 @@ INNER_PORTS = (
     "filer.port.grpc",
     "s3.port.grpc",
 )
-# A volume is a file that grows; a small limit keeps a full disk far away, and every bucket takes several.
+# A volume is a file that grows; a small limit keeps a full disk far away, and every bucket takes seven.
 _VOLUME_MEGABYTES = 256
-_MOST_VOLUMES = 200
+_MOST_VOLUMES = 1000
 
 
 class S3Server:
