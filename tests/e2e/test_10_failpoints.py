@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from chassis.errors import RemoteError
 from sandbox.customer import Refused
 from sandbox.kinguin.catalogue import PRODUCTS
 from sandbox.shop import Purchase
@@ -82,8 +83,19 @@ class Road:
         order_id = await self._system.pay("alice", Purchase(PRODUCT), seconds=PATIENCE_SECONDS)
         order = await self._system.until(self._http, "alice", order_id, "READY", "DELIVERED", seconds=PATIENCE_SECONDS)
         opened = Counter([await self._open(order_id, key_id) for key_id in keys_of(order)])
-        assert opened == Counter(await self._system.serials(self._http, order_id))
+        assert opened == Counter(await self._serials(order_id))
         assert sum(opened.values()) == 1
+
+    async def _serials(self, order_id: str) -> list[str]:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._system.serials(self._http, order_id)
+            except RemoteError:
+                # Both replicas may have met a fault as they started, and are being started again.
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.3)
 
     async def _open(self, order_id: str, key_id: str) -> str:
         deadline = time.monotonic() + PATIENCE_SECONDS
