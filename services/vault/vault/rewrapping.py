@@ -24,8 +24,9 @@ from vault.wrapping import KeyEncryption
 
 logger = structlog.get_logger(__name__)
 
-# A batch is a few milliseconds of the event loop and of row locks; who opens a key beside it notices neither.
-BATCH = 200
+# A batch is some ten milliseconds of the event loop and of row locks, which who opens a key beside it does not notice;
+# with smaller ones the ways to the database and back take longer than the work.
+BATCH = 500
 # What somebody else holds is looked at again; a lock of ours lasts milliseconds, one of a release a little longer.
 MOST_ROUNDS = 10
 ROUND_PAUSE_SECONDS = 0.2

@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from chassis.errors import RequestIdReused
 from chassis.secret import SecretBytes
+from vault import rewrapping
 from vault.adapters.kek_keyring import KeyringKeks
 from vault.crypto import Kek
 from vault.domain.key import KeyState, WrappedDek
 from vault.errors import KekNotActive, KeyEncryptionUnavailable, RewrapRunning, SecretVersionMissing
 from vault.ports import Release, Rewrapped
-from vault.rewrapping import BATCH, MOST_ROUNDS, Progress, Rewrapper, RewrapRequest
+from vault.rewrapping import MOST_ROUNDS, Progress, Rewrapper, RewrapRequest
 from vault.wrapping import KeyEncryption
 
 from tests.unit.vault.fakes import (
@@ -24,6 +25,13 @@ from tests.unit.vault.fakes import (
     a_wish,
     wrapped_dek,
 )
+
+BATCH = 20
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrapping, "BATCH", BATCH)
 
 
 def a_request(active_version: str = "", request_id: str = "", digest: bytes = b"digest") -> RewrapRequest:
@@ -48,7 +56,7 @@ def versions_of(world: World) -> set[str | None]:
 
 
 async def check_some_open(world: World) -> None:
-    for record in list(world.keys.rows.keys.values())[::20]:
+    for record in list(world.keys.rows.keys.values())[::4]:
         await world.releaser.reveal(world.ask(record))
 
 
