@@ -14,11 +14,12 @@ import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from chassis.buckets import REGION
 from chassis.deadline import bounded
 from sandbox.ports import free_port
 from sandbox.servers.s3 import S3Server
 from vault.adapters.r2 import R2ObjectStore
-from vault.adapters.r2_bucket import REGION, check_bucket, provision_bucket
+from vault.adapters.r2_bucket import check_bucket, provision_bucket
 from vault.errors import BucketUnfit, ObjectStoreRefused, ObjectStoreUnavailable
 from vault.ports import ObjectExists, ObjectMissing, ObjectStore, ObjectTooLarge
 

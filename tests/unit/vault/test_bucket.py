@@ -8,8 +8,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
+from chassis.buckets import REGION
 from moto import mock_aws
-from vault.adapters.r2_bucket import LIFECYCLE, REGION, _check, _provision, check_bucket, provision_bucket
+from vault.adapters.r2_bucket import LIFECYCLE, _check, _provision, check_bucket, provision_bucket
 from vault.errors import BucketUnfit, ObjectStoreUnavailable
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def test_a_bucket_that_may_not_be_deleted_in_stops_the_start(monkeypatch: pytest
         put_object=None, put_object_=THERE, get_object=CONTENT, delete_object=DENIED, delete_object_=DENIED
     )
     clients = iter((client, answering(get_object=DENIED)))
-    monkeypatch.setattr("vault.adapters.r2_bucket._client", lambda *_: next(clients))
+    monkeypatch.setattr("vault.adapters.r2_bucket.open_admin", lambda *_: next(clients))
     with pytest.raises(BucketUnfit, match="may not delete objects"):
         check()
 

@@ -10,13 +10,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import partial
 
 import obstore
+from chassis.buckets import CALL_SECONDS, NOT_FOUND, is_missing, open_bucket
 from chassis.deadline import bounded
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-from obstore.store import S3Store
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from audit.adapters.r2_bucket import provision_bucket
 from audit.errors import CheckpointStoreUnavailable
@@ -26,8 +25,6 @@ PREFIX = "checkpoints"
 _FOLDER = re.compile(rf"{PREFIX}(?:/[0-9]{{3}})+")
 DIGITS = 15
 FOLDER_DIGITS = 3
-# R2 answers within tens of milliseconds; a slow one is asked again in the next round.
-CALL_SECONDS = 8.0
 # A checkpoint has a few lines, and a signature for each version of the key.
 MOST_NOTE_BYTES = 16 * 1024
 READ_TOGETHER = 16
@@ -45,16 +42,8 @@ class R2Checkpoints:
             secret_access_key=secret_access_key,
         )
         self._provisioned = False
-        self._store = S3Store(
-            bucket,
-            endpoint=endpoint,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            region="auto",
-            virtual_hosted_style_request=False,
-            conditional_put="etag",
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": "5s", "connect_timeout": "2s"},
-            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=CALL_SECONDS)},
+        self._store = open_bucket(
+            endpoint=endpoint, bucket=bucket, access_key_id=access_key_id, secret_access_key=secret_access_key
         )
 
     async def publish(self, size: int, note: str) -> None:
@@ -110,8 +99,10 @@ class R2Checkpoints:
                 result = await obstore.get_async(self._store, name)
                 # Whatever else lies there opens as no note.
                 content = bytes(await result.bytes_async()) if result.meta["size"] <= MOST_NOTE_BYTES else b""
-            except (NotFoundError, FileNotFoundError):
-                raise CheckpointMissing(name) from None
+            except NOT_FOUND as error:
+                if is_missing(error):
+                    raise CheckpointMissing(name) from None
+                raise
         return content.decode(errors="replace")
 
 

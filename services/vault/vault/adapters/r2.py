@@ -6,15 +6,9 @@ from datetime import timedelta
 
 import obstore
 import structlog
+from chassis.buckets import CALL_SECONDS, NOT_FOUND, is_missing, is_refusal, open_bucket
 from chassis.deadline import bounded
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotFoundError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
-from obstore.store import S3Store
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from vault.errors import ObjectStoreRefused, ObjectStoreUnavailable
 from vault.metrics import OBJECT_STORE_FAILURES
@@ -22,27 +16,16 @@ from vault.ports import ObjectExists, ObjectMissing, ObjectTooLarge
 
 logger = structlog.get_logger(__name__)
 
-# R2 answers within tens of milliseconds; a slow one is repeated by the caller, who sees the state.
-CALL_SECONDS = 8.0
 # Larger than the largest key in base64 with its header.
 MOST_OBJECT_BYTES = 4 * 1024 * 1024
-_NOT_FOUND = (NotFoundError, FileNotFoundError)
 
 
 class R2ObjectStore:
     """Sealed objects in one bucket."""
 
     def __init__(self, *, endpoint: str, bucket: str, access_key_id: str, secret_access_key: str) -> None:
-        self._store = S3Store(
-            bucket,
-            endpoint=endpoint,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            region="auto",
-            virtual_hosted_style_request=False,
-            conditional_put="etag",
-            client_options={"allow_http": endpoint.startswith("http://"), "timeout": "5s", "connect_timeout": "2s"},
-            retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=CALL_SECONDS)},
+        self._store = open_bucket(
+            endpoint=endpoint, bucket=bucket, access_key_id=access_key_id, secret_access_key=secret_access_key
         )
 
     async def create(self, name: str, data: bytes) -> None:
@@ -62,8 +45,8 @@ class R2ObjectStore:
                 if result.meta["size"] > MOST_OBJECT_BYTES:
                     raise ObjectTooLarge(name)
                 return bytes(await result.bytes_async())
-            except _NOT_FOUND as error:
-                if _says(error, "NoSuchKey"):
+            except NOT_FOUND as error:
+                if is_missing(error):
                     raise ObjectMissing(name) from None
                 raise
 
@@ -72,9 +55,9 @@ class R2ObjectStore:
         async with _mapped_errors("delete"):
             try:
                 await obstore.delete_async(self._store, name)
-            except _NOT_FOUND as error:
+            except NOT_FOUND as error:
                 # S3 itself says yes to what is not there; not every store that speaks it does.
-                if not _says(error, "NoSuchKey"):
+                if not is_missing(error):
                     raise
 
     async def presign(self, name: str, lifetime: timedelta) -> str:
@@ -93,22 +76,9 @@ async def _mapped_errors(call: str) -> AsyncIterator[None]:
         OBJECT_STORE_FAILURES.labels(call, "timeout").inc()
         raise ObjectStoreUnavailable("the object store does not answer in time") from error
     except (BaseError, OSError) as error:
-        if _is_refusal(error):
+        if is_refusal(error):
             OBJECT_STORE_FAILURES.labels(call, "refused").inc()
             logger.error("the object store refuses us", call=call, kind=type(error).__name__)  # noqa: TRY400 # see above
             raise ObjectStoreRefused("the object store does not let us in, or has no such bucket") from error
         OBJECT_STORE_FAILURES.labels(call, "unavailable").inc()
         raise ObjectStoreUnavailable("the object store does not answer") from error
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Tell what waiting does not mend: no access, or no bucket."""
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-        return True
-    # Of several objects each is deleted with an answer of its own, in the body of a success.
-    return _says(error, "NoSuchBucket") or _says(error, "AccessDenied")
-
-
-def _says(error: Exception, code: str) -> bool:
-    """Tell whether it is S3's own word for an error. A 404 of whatever else stands at this address decides nothing."""
-    return code in str(error)

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-import boto3
 import structlog
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from chassis.buckets import OURS_ALREADY, SERVER_ERROR, code_of, open_admin, status_of
 
 from vault.errors import BucketUnfit, ObjectStoreUnavailable
 
@@ -24,11 +22,6 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-CALL_SECONDS = 5
-# R2 takes it for its own `auto`; other stores make no bucket in a region of that name.
-REGION = "us-east-1"
-_OURS_ALREADY = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
-_SERVER_ERROR = 500
 _TOO_MANY = 429
 # A conditional put that finds an object; and one that finds another put under way.
 _EXISTS = frozenset({412, 409})
@@ -51,7 +44,7 @@ def provision_bucket(*, endpoint: str, bucket: str, access_key_id: str, secret_a
     Buckets are private unless somebody opens them. A token that may not administer buckets is normal in production:
     it is told in the log, and what ops provisioned holds.
     """
-    with closing(_client(endpoint, access_key_id, secret_access_key)) as client:
+    with closing(open_admin(endpoint, access_key_id, secret_access_key)) as client:
         try:
             _provision(client, bucket, origin)
         except BotoCoreError as error:
@@ -64,7 +57,7 @@ def check_bucket(*, endpoint: str, bucket: str, access_key_id: str, secret_acces
     Raises ObjectStoreUnavailable when the store does not answer, and BucketUnfit with what is wrong and what to do.
     """
     name, content = f"checks/{uuid.uuid4().hex}", b"written at a start of vault, and deleted at once"
-    with closing(_client(endpoint, access_key_id, secret_access_key)) as client:
+    with closing(open_admin(endpoint, access_key_id, secret_access_key)) as client:
         try:
             _check(client, bucket, name, content)
             _check_private(endpoint, bucket, name)
@@ -89,7 +82,7 @@ def _check(client: "S3Client", bucket: str, name: str, content: bytes) -> None:
         once()
     except ClientError as error:
         # R2 lets one name be written once in a second, and may say so instead.
-        if _status(error) not in {*_EXISTS, _TOO_MANY}:
+        if status_of(error) not in {*_EXISTS, _TOO_MANY}:
             raise _unfit("take a conditional put", bucket, error) from error
     else:
         raise BucketUnfit(f"R2_BUCKET: {bucket} ignores If-None-Match, so that keys could be overwritten")
@@ -101,7 +94,7 @@ def _check(client: "S3Client", bucket: str, name: str, content: bytes) -> None:
 
 def _check_private(endpoint: str, bucket: str, name: str) -> None:
     """Read as nobody. R2 never answers a stranger here: whether it has a public address too only its dashboard says."""
-    with closing(_client(endpoint)) as nobody:
+    with closing(open_admin(endpoint)) as nobody:
         try:
             nobody.get_object(Bucket=bucket, Key=name)
         except ClientError:
@@ -118,36 +111,12 @@ def _needed(what: str, bucket: str) -> Iterator[None]:
 
 
 def _unfit(what: str, bucket: str, error: ClientError) -> ObjectStoreUnavailable | BucketUnfit:
-    if _status(error) >= _SERVER_ERROR or _status(error) == _TOO_MANY:
+    if status_of(error) >= SERVER_ERROR or status_of(error) == _TOO_MANY:
         return ObjectStoreUnavailable("the object store does not answer")
-    code = error.response.get("Error", {}).get("Code", "")
+    code = code_of(error)
     if code == "NoSuchBucket":
         return BucketUnfit(f"R2_BUCKET: there is no bucket {bucket}, and R2_ACCESS_KEY_ID may not make it; make it")
     return BucketUnfit(f"R2_ACCESS_KEY_ID: may not {what} in the bucket {bucket} (the store says {code})")
-
-
-def _client(endpoint: str, access_key_id: str = "", secret_access_key: str = "") -> "S3Client":
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=access_key_id or None,
-        aws_secret_access_key=secret_access_key or None,
-        region_name=REGION,
-        config=Config(
-            signature_version=None if access_key_id else UNSIGNED,
-            connect_timeout=CALL_SECONDS,
-            read_timeout=CALL_SECONDS,
-            retries={"max_attempts": 2},
-            # The checksums that AWS takes by default are not every store's.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"},
-        ),
-    )
-
-
-def _status(error: ClientError) -> int:
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
 def _provision(client: "S3Client", bucket: str, origin: str) -> None:
@@ -168,10 +137,10 @@ def _provision(client: "S3Client", bucket: str, origin: str) -> None:
 
 
 def _judge(what: str, error: ClientError) -> None:
-    code = error.response.get("Error", {}).get("Code", "")
-    if code in _OURS_ALREADY:
+    code = code_of(error)
+    if code in OURS_ALREADY:
         return
     # Not every store has every feature; one that has none of them at the moment is asked again after a restart.
-    if _status(error) >= _SERVER_ERROR and code != "NotImplemented":
+    if status_of(error) >= SERVER_ERROR and code != "NotImplemented":
         raise ObjectStoreUnavailable("the object store does not answer") from error
     logger.warning("the bucket could not be provisioned, it must have been before", what=what, code=code)
