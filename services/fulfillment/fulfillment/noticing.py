@@ -17,13 +17,15 @@ from chassis.failpoints import effect
 
 from fulfillment import facts
 from fulfillment.domain.policy import wait_after
-from fulfillment.mailing import FORGOTTEN, LEASE, language_of, templates
+from fulfillment.mailing import FORGOTTEN, SEND_SECONDS, language_of, templates
 from fulfillment.metrics import NOTICES
 from fulfillment.ports.mail import Letter, MailDelayed, Mailer, MailRefused
 from fulfillment.ports.notices import Access, NoticeDue, Notices, NoticeTransaction
 
 logger = structlog.get_logger(__name__)
 
+# Longer than a sending may last, for nothing extends it: a second sender would send a copy.
+LEASE = timedelta(seconds=SEND_SECONDS + 15)
 # After so long it warns of nothing that the customer could still act on.
 MOST_AGE = timedelta(days=14)
 
@@ -92,10 +94,11 @@ class Noticing:
 
     async def send(self, due: NoticeDue) -> None:
         """Send one notice and write down what came of it."""
-        letter, access = self._letters.write(due), due.access
+        access = due.access
         if not due.email:
             await self._notices.notice_waits(access, run_at=None, failure=FORGOTTEN)
             return
+        letter = self._letters.write(due)
         try:
             await effect("fulfillment.notice.send", lambda: self._mailer.send(letter))
         except MailRefused as refused:
