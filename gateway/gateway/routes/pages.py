@@ -23,6 +23,8 @@ ORDERS_PER_PAGE = 20
 _FAILURES: dict[str | int, str] = {
     "KEY_CORRUPTED": "What we stored of this key was damaged, so we did not open it. A person is looking at it.",
     "KEY_REVOKED": "This key was taken back and cannot be opened any more. Your order says what became of it.",
+    "KEY_EXPIRED": "This key is not kept any more: the time for which we keep keys has passed.",
+    429: "That was too many tries in a short time. Your key is safe; please try again later.",
     404: "This key is not available. Reload the page to see what has changed.",
     503: "Keys cannot be opened right now: a part of our system is down. Your key is safe; please try again soon.",
 }

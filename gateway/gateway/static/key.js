@@ -15,6 +15,7 @@ const SENTENCES = {
   CHANGED: "What we received is not the key that we stored, so we did not open it. Please contact the shop.",
   KEY_CORRUPTED: "What we stored of this key was damaged, so we did not open it. A person is looking at it; you need not do anything.",
   KEY_REVOKED: "This key was taken back and cannot be opened any more. Reload the page: your order says what became of it.",
+  KEY_EXPIRED: "This key is not kept any more: the time for which we keep keys has passed.",
   401: "You are logged out. Reload the page to log in again.",
   403: "This page is out of date. Reload it and try again.",
   404: "This key is not available. Reload the page to see what has changed.",

@@ -138,6 +138,16 @@ async def test_a_forged_form_opens_nothing(world: World, client: httpx.AsyncClie
             409,
             "This key was taken back and cannot be opened any more",
         ),
+        (
+            RemoteError("x", code=grpc.StatusCode.FAILED_PRECONDITION, reason="KEY_EXPIRED"),
+            409,
+            "This key is not kept any more",
+        ),
+        (
+            RemoteError("x", code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RELEASE_LIMIT"),
+            429,
+            "too many tries in a short time",
+        ),
     ],
 )
 async def test_a_key_that_cannot_be_opened_leaves_the_page_standing(
